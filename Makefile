@@ -1,0 +1,38 @@
+.DEFAULT_GOAL := help
+.PHONY: help run test demo lint format bench clean
+
+UV := ./scripts/uv
+export UV_NO_PROGRESS ?= 1
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+run: ## Run the service with its own PostgreSQL on 127.0.0.1:8000 (PORT, ADMIN_PORT, DATABASE_URL are honoured)
+	@$(UV) sync --locked --quiet
+	@$(UV) run --no-sync pricebook dev
+
+demo: ## Load the sample price list into the running service and ask it three questions
+	@$(UV) sync --locked --quiet
+	@$(UV) run --no-sync pricebook demo deploy/demo/pricelist.csv --url $${PRICEBOOK_URL:-http://127.0.0.1:$${PORT:-8000}}
+
+test: lint ## Lint, types, import rules, migrations, unit and API tests (TEST_DATABASE_URL replaces the embedded PostgreSQL)
+	@$(UV) run --no-sync pytest
+
+lint: ## Formatting, lint, types and import rules
+	@$(UV) sync --locked --quiet
+	@$(UV) run --no-sync ruff format --check .
+	@$(UV) run --no-sync ruff check .
+	@$(UV) run --no-sync mypy
+	@$(UV) run --no-sync lint-imports
+
+format: ## Format the code and mend what the linter can
+	@$(UV) sync --locked --quiet
+	@$(UV) run --no-sync ruff format .
+	@$(UV) run --no-sync ruff check --fix .
+
+bench: ## Compare a price read with a bare answer and with a tutorial's stack, in one run
+	@$(UV) sync --locked --quiet
+	@$(UV) run --no-sync python -m bench
+
+clean: ## Remove the development database and all caches
+	rm -rf .data .venv .tools .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Pricebook: a price service on two time axes."""

@@ -1,0 +1,46 @@
+"""`pricebook check`: are the settings right, and is the database fit to serve?"""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.database import Database, display_url
+from app.errors import ProblemError
+from app.migrations import explain
+from app.readiness import schema_fault
+from app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the verdict."""
+
+    passed: bool
+    line: str
+
+
+async def run_checks(settings: Settings) -> AsyncIterator[Finding]:
+    """Check what serving needs, in the order in which it would fail. Stops at the first failure."""
+    yield Finding(passed=True, line="Settings are complete.")
+    database = Database(settings)
+    address = display_url(settings.sqlalchemy_url)
+    try:
+        async with database.reading() as session:
+            number, name = (
+                await session.execute(
+                    text("SELECT current_setting('server_version_num')::integer, current_setting('server_version')")
+                )
+            ).one()
+        yield Finding(passed=True, line=f"Database reached: {address}")
+        if number < 180_000:
+            yield Finding(passed=False, line=f"PostgreSQL {name} is too old; Pricebook needs 18 or later.")
+            return
+        yield Finding(passed=True, line=f"PostgreSQL {name}.")
+        fault = await schema_fault(database)
+        yield Finding(passed=fault is None, line=fault or "The schema is the one this version needs.")
+    except (ProblemError, SQLAlchemyError) as error:
+        yield Finding(passed=False, line=f"Database not reached: {address}: {explain(error.__cause__ or error)}")
+    finally:
+        await database.close()

@@ -1,0 +1,151 @@
+"""The command `pricebook`."""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import socket
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+from pydantic import SecretStr
+
+from app import demo as demonstration
+from app import migrations
+from app.checks import run_checks
+from app.embedded import EmbeddedPostgresMissing, embedded_postgres
+from app.observability import logs
+from app.settings import Settings, SettingsError, load_settings
+
+cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+_DATA = Path(".data")
+_EMBEDDED = SecretStr("postgresql+asyncpg://embedded/pricebook")
+"""Stands for the embedded server's URL in the settings until that server runs."""
+
+
+@cli.callback()
+def _pricebook() -> None:
+    """A price service: what an item costs, with tax, at any instant. Settings come from the environment and .env."""
+
+
+@cli.command()
+def serve() -> None:
+    """Serve the API and the admin port."""
+    from app import server  # the other commands start faster without
+
+    server.serve(load_settings())
+
+
+@cli.command()
+def dev() -> None:
+    """Run PostgreSQL, its schema and the service for local work, reachable from this machine only.
+
+    DATABASE_URL replaces the embedded PostgreSQL, whose data stays in .data.
+    """
+    from app import server
+
+    # Ends like Ctrl-C does, so that the embedded PostgreSQL stops too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    defaults: dict[str, object] = {
+        "host": "127.0.0.1",
+        "admin_host": "127.0.0.1",
+        "log_format": "console",
+        "secret_key": _development_secret(),
+        "migration_wait_seconds": 10,
+    }
+    settings = load_settings(**defaults, database_url=_EMBEDDED)
+    logs.configure(settings)
+    with server.claim_ports(settings) as listener:
+        if settings.database_url == _EMBEDDED:
+            with embedded_postgres(_DATA / "postgres") as url:
+                _develop(load_settings(**defaults, database_url=url), listener)
+        else:
+            _develop(settings, listener)
+
+
+def _development_secret() -> str:
+    file = _DATA / "secret_key"
+    if not file.exists():
+        _DATA.mkdir(exist_ok=True)
+        file.touch(mode=0o600)
+        file.write_text(secrets.token_urlsafe(48))
+    return file.read_text()
+
+
+def _develop(settings: Settings, listener: socket.socket) -> None:
+    from app import server
+
+    asyncio.run(migrations.migrate(settings))
+    api = f"http://{settings.host}:{settings.port}"
+    admin = f"http://{settings.admin_host}:{settings.admin_port}"
+    typer.echo(
+        f"""
+Pricebook            {api}
+Documentation        {api}/docs
+Metrics and probes   {admin}/metrics  {admin}/readyz
+No keys are asked for: anyone on this machine can read and write. Ctrl-C stops everything.
+
+Try it in another terminal:
+
+curl -X POST {api}/items/ -H 'content-type: application/json' -d '{{"name":"Foo","price":35.4,"tax":3.2}}'
+curl {api}/items/
+"""
+    )
+    # The server ends its work in order and then repeats the signal, for those who wait for it.
+    with contextlib.suppress(KeyboardInterrupt):
+        server.serve_with_uvicorn(settings, listener)
+    typer.echo("Stopped.")
+
+
+@cli.command()
+def migrate() -> None:
+    """Bring the database's schema to this version. Safe to run from several places at once."""
+    settings = load_settings(secret_key=secrets.token_urlsafe(48))
+    logs.configure(settings)
+    revision = asyncio.run(migrations.migrate(settings))
+    typer.echo(f"The schema is at {revision}.")
+
+
+@cli.command()
+def check() -> None:
+    """Say whether the settings and the database are fit to serve."""
+
+    async def show() -> bool:
+        passed = True
+        async for finding in run_checks(load_settings()):
+            typer.echo(f"{'ok  ' if finding.passed else 'FAIL'}  {finding.line}")
+            passed = finding.passed
+        return passed
+
+    if not asyncio.run(show()):
+        raise typer.Exit(1)
+
+
+@cli.command()
+def demo(
+    file: Annotated[
+        Path,
+        typer.Argument(exists=True, dir_okay=False, help="Sample list, such as deploy/demo/pricelist.csv"),
+    ],
+    url: Annotated[str, typer.Option(envvar="PRICEBOOK_URL", help="Address of the service")] = "http://127.0.0.1:8000",
+) -> None:
+    """Load a sample price list into a running service and show what an item costs at three instants."""
+    asyncio.run(demonstration.run(file, url))
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(message, err=True)
+    sys.exit(1)
+
+
+def main() -> None:
+    """Run a command; what the user can mend is said in one message, without a stack trace."""
+    try:
+        cli()
+    except SettingsError as error:
+        _fail(f"The settings are not right:\n{error}")
+    except (migrations.MigrationError, EmbeddedPostgresMissing, demonstration.DemoError) as error:
+        _fail(str(error))

@@ -1,0 +1,143 @@
+"""Engines and sessions: one pair for reading, one for writing, of different types.
+
+A read is a single statement in its own read-only transaction (the connection is in autocommit mode and PostgreSQL
+refuses writes on it), so it costs one round trip and sees one snapshot. A write is one transaction, committed at the
+edge of the request before the answer is sent.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import asyncpg
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+
+from app.errors import Busy, DatabaseUnavailable, InvalidRequest
+from app.settings import Settings
+
+APPLICATION_NAME = "pricebook"
+
+
+class ReadSession(AsyncSession):
+    """A session that PostgreSQL keeps from writing. Each statement is a transaction of its own."""
+
+
+class WriteSession(AsyncSession):
+    """A session inside one read-write transaction."""
+
+
+class Database:
+    """The service's connections. Create one per process and :meth:`close` it at the end."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.reader = _engine(settings, read_only=True).execution_options(isolation_level="AUTOCOMMIT")
+        self.writer = _engine(settings, read_only=False)
+        self._read_sessions = async_sessionmaker(
+            self.reader, class_=ReadSession, expire_on_commit=False, autoflush=False
+        )
+        self._write_sessions = async_sessionmaker(
+            self.writer, class_=WriteSession, expire_on_commit=False, autoflush=False
+        )
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[ReadSession]:
+        """A session for reads."""
+        with _translated():
+            async with self._read_sessions() as session:
+                yield session
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[WriteSession]:
+        """A session in a transaction that commits at the end of the block, or rolls back if it raises."""
+        with _translated():
+            async with self._write_sessions() as session, session.begin():
+                yield session
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.reader.dispose()
+        await self.writer.dispose()
+
+
+def sqlstate(error: BaseException | None) -> str:
+    """PostgreSQL's five-character code of an error, or an empty string."""
+    if isinstance(error, DBAPIError):
+        error = error.orig
+    return getattr(error, "sqlstate", None) or ""
+
+
+def violated_constraint(error: IntegrityError) -> str | None:
+    """Name of the constraint that a write broke."""
+    return getattr(error.orig.__cause__, "constraint_name", None) if error.orig else None
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    """Turn what a database in trouble does to a request into problems that say whether to try again."""
+    try:
+        yield
+    except PoolTimeoutError:
+        raise Busy("No database connection became free in time. Try again.", retry_after_seconds=1) from None
+    except OSError as error:
+        # Includes time-outs; connecting fails with one of these before there is any SQL.
+        raise DatabaseUnavailable("The database cannot be reached. Try again.", retry_after_seconds=2) from error
+    except (DBAPIError, asyncpg.PostgresError) as error:
+        code = sqlstate(error)
+        if code in _BUSY:
+            raise Busy(f"{_BUSY[code]} Try again.", retry_after_seconds=1) from error
+        if code.startswith(_UNAVAILABLE) or getattr(error, "connection_invalidated", False):
+            raise DatabaseUnavailable("The database went away. Try again.", retry_after_seconds=2) from error
+        if code == "22021":
+            raise InvalidRequest("A text holds a character that the database cannot store, such as NUL.") from error
+        raise
+
+
+_BUSY = {
+    "40001": "Another write came first.",
+    "40P01": "Another write came first.",
+    "55P03": "A write before this one took too long.",
+    "57014": "The statement took too long.",
+}
+_UNAVAILABLE = (
+    "08",  # connection exceptions
+    "57P",  # shut down by an operator, crashed, or starting
+    "53",  # out of connections, disk or memory
+    "25006",  # a standby took the place of the primary
+    "28",  # the credentials are refused
+    "3D",  # the database does not exist
+)
+
+
+def _engine(settings: Settings, *, read_only: bool) -> AsyncEngine:
+    server_settings = {
+        "application_name": APPLICATION_NAME,
+        "statement_timeout": str(settings.database_statement_timeout_milliseconds),
+        "lock_timeout": str(settings.database_lock_timeout_milliseconds),
+        "idle_in_transaction_session_timeout": str(settings.database_idle_transaction_timeout_milliseconds),
+        "timezone": "UTC",
+        # Statements are cached and short: compiling them to machine code costs more than it saves.
+        "jit": "off",
+    }
+    if read_only:
+        server_settings["default_transaction_read_only"] = "on"
+    return create_async_engine(
+        settings.sqlalchemy_url,
+        pool_size=settings.database_pool_size,
+        max_overflow=0,
+        pool_timeout=settings.database_pool_timeout_seconds,
+        pool_use_lifo=True,
+        connect_args={
+            "timeout": settings.database_connect_timeout_seconds,
+            # asyncpg's own limit is the last resort, for a server that no longer answers at all.
+            "command_timeout": settings.database_statement_timeout_milliseconds / 1000 + 5,
+            "server_settings": server_settings,
+        },
+        hide_parameters=True,
+    )
+
+
+def display_url(url: URL) -> str:
+    """A database address for people and logs, without its password."""
+    return url.render_as_string(hide_password=True)

@@ -1,0 +1,171 @@
+"""What can go wrong, in the words of the domain.
+
+Each class is one problem type: a stable ``slug`` (the ``type`` of the answer is ``/problems/<slug>``), a ``title``
+that never changes with the case, and an HTTP ``status``. The docstring is its public description, served at that
+address. The classes know no request; :mod:`app.problems` turns them into answers.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One fault in the input. ``pointer`` is ``/a/b`` (RFC 6901) in the body, or ``query/x``, ``header/x``."""
+
+    pointer: str
+    code: str
+    message: str
+
+
+class ProblemError(Exception):
+    """Base of all problem types. ``detail`` says what happened in this case and what to do."""
+
+    slug: ClassVar[str]
+    title: ClassVar[str]
+    status: ClassVar[int]
+
+    def __init__(
+        self, detail: str, errors: Sequence[FieldError] = (), *, retry_after_seconds: int | None = None
+    ) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.errors = tuple(errors)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class InvalidRequest(ProblemError):
+    """The request was understood but does not fit the schema or the rules. `errors` names each fault and its place."""
+
+    slug, title, status = "invalid-request", "The request is not valid", 422
+
+    @classmethod
+    def at(cls, pointer: str, code: str, message: str) -> "InvalidRequest":
+        """The problem with a single faulty field."""
+        return cls(f"{pointer} {message}.", [FieldError(pointer, code, message)])
+
+
+class MalformedRequest(ProblemError):
+    """The request could not be read at all: it breaks HTTP itself or one of its headers."""
+
+    slug, title, status = "malformed-request", "The request cannot be read", 400
+
+
+class NotFound(ProblemError):
+    """There is nothing at this address."""
+
+    slug, title, status = "not-found", "Nothing is at this address", 404
+
+
+class UnknownItem(ProblemError):
+    """No item has this id or sku."""
+
+    slug, title, status = "unknown-item", "No such item", 404
+
+
+class UnknownBook(ProblemError):
+    """No book has this key. A book is a price list in one currency; `default` always exists."""
+
+    slug, title, status = "unknown-book", "No such book", 404
+
+
+class UnknownPrice(ProblemError):
+    """No price row has this id."""
+
+    slug, title, status = "unknown-price", "No such price row", 404
+
+
+class NoPrice(ProblemError):
+    """The item has no price in this book at the instant, for the quantity and in the state of knowledge asked about."""
+
+    slug, title, status = "no-price", "The item has no price", 404
+
+
+class NotForSale(ProblemError):
+    """The item's price row at that instant says that the item is not for sale (its amount is null)."""
+
+    slug, title, status = "not-for-sale", "The item is not for sale", 404
+
+
+class MethodNotAllowed(ProblemError):
+    """The address exists but does not take this HTTP method; the `Allow` header lists those it takes."""
+
+    slug, title, status = "method-not-allowed", "The method is not allowed here", 405
+
+
+class NotAcceptable(ProblemError):
+    """The `Accept` header excludes every media type that this operation can answer with."""
+
+    slug, title, status = "not-acceptable", "No acceptable media type", 406
+
+
+class DuplicateSku(ProblemError):
+    """Another item has this sku. A sku names one item, archived ones included."""
+
+    slug, title, status = "duplicate-sku", "The sku is taken", 409
+
+
+class DuplicateGtin(ProblemError):
+    """Another item has this gtin. A GTIN names one trade item, archived ones included."""
+
+    slug, title, status = "duplicate-gtin", "The gtin is taken", 409
+
+
+class ItemArchived(ProblemError):
+    """The item is archived and takes no new prices. Restore it first: PATCH it with `"archived_at": null`."""
+
+    slug, title, status = "item-archived", "The item is archived", 409
+
+
+class AlreadySuperseded(ProblemError):
+    """The price row was superseded or voided before. To bring an old price back, record it again."""
+
+    slug, title, status = "already-superseded", "The price row is no longer in force", 409
+
+
+class PreconditionFailed(ProblemError):
+    """The resource changed since the version named in `If-Match`. Read it again and repeat the change."""
+
+    slug, title, status = "precondition-failed", "The resource has changed", 412
+
+
+class ContentTooLarge(ProblemError):
+    """The request body is larger than the limit."""
+
+    slug, title, status = "content-too-large", "The body is too large", 413
+
+
+class UnsupportedMediaType(ProblemError):
+    """The body's `Content-Type` is missing or not one that this operation reads."""
+
+    slug, title, status = "unsupported-media-type", "The media type is not supported", 415
+
+
+class PreconditionRequired(ProblemError):
+    """Changing this resource needs an `If-Match` header with the ETag that was read, so that no change is lost."""
+
+    slug, title, status = "precondition-required", "If-Match is required", 428
+
+
+class InternalError(ProblemError):
+    """A defect in the service. Nothing was written. The `request_id` finds it in the log."""
+
+    slug, title, status = "internal-error", "The service failed", 500
+
+
+class DatabaseUnavailable(ProblemError):
+    """The database cannot be reached or went away. Nothing was confirmed as written; try again after `Retry-After`."""
+
+    slug, title, status = "database-unavailable", "The database is not available", 503
+
+
+class Busy(ProblemError):
+    """Too much is going on at once and a time limit was reached. Nothing was written; try again after `Retry-After`."""
+
+    slug, title, status = "busy", "The service is busy", 503
+
+
+def problem_types() -> Iterator[type[ProblemError]]:
+    """Every problem type, by status and slug."""
+    return iter(sorted(ProblemError.__subclasses__(), key=lambda kind: (kind.status, kind.slug)))

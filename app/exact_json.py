@@ -1,0 +1,124 @@
+"""JSON without floats: bodies are read and plain-form answers written digit for digit.
+
+Python's JSON parser, and pydantic's, send numbers through a binary float: 12345678901234567.89 would arrive changed.
+Routers that take a body use :class:`ExactJsonRoute`.
+"""
+
+import json
+from collections.abc import Callable, Coroutine
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from fastapi import Request, Response
+from fastapi.routing import APIRoute
+
+from app.errors import NotAcceptable, UnsupportedMediaType
+
+_encoder = msgspec.json.Encoder(decimal_format="number")
+
+
+class UnusableNumber:
+    """A number that stands for no amount: NaN, Infinity, or one written with an exponent. No field accepts it."""
+
+    def __init__(self, literal: str) -> None:
+        self.literal = literal
+
+
+def _fraction(literal: str) -> Decimal | UnusableNumber:
+    return UnusableNumber(literal) if "e" in literal.lower() else Decimal(literal)
+
+
+def _integer(literal: str) -> int | Decimal:
+    # Python makes no int of thousands of digits; as a Decimal it goes on to a field, which refuses it by name.
+    return int(literal) if len(literal) <= 100 else Decimal(literal)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result = dict(pairs)
+    if len(result) != len(pairs):
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise json.JSONDecodeError(f"the key {json.dumps(twice)} appears twice in one object", "", 0)
+    return result
+
+
+def loads(body: bytes) -> Any:
+    """Parse a JSON document with every number exact.
+
+    :raises json.JSONDecodeError: if it is not UTF-8 or not JSON, names a key twice, or is nested too deeply.
+    """
+    try:
+        return json.loads(
+            body.decode("utf-8"),
+            parse_float=_fraction,
+            parse_int=_integer,
+            parse_constant=UnusableNumber,
+            object_pairs_hook=_object,
+        )
+    except UnicodeDecodeError as error:
+        raise json.JSONDecodeError("the body is not UTF-8", "", error.start) from None
+    except RecursionError:
+        raise json.JSONDecodeError("the document is nested too deeply", "", 0) from None
+
+
+def dumps(document: Any) -> bytes:
+    """Write JSON with decimals as exact JSON numbers."""
+    return _encoder.encode(document)
+
+
+class ExactJsonResponse(Response):
+    """A JSON answer whose decimals are JSON numbers, digit for digit."""
+
+    media_type = "application/json"
+
+    def render(self, content: Any) -> bytes:
+        """Encode the content."""
+        return dumps(content)
+
+
+class _ExactRequest(Request):
+    async def json(self) -> Any:
+        return loads(await self.body())
+
+
+class ExactJsonRoute(APIRoute):
+    """A route that parses bodies exactly and holds clients to the media types it speaks."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap FastAPI's handler."""
+        handle = super().get_route_handler()
+
+        async def handle_exactly(request: Request) -> Response:
+            _check_accept(request)
+            if self.body_field is not None:
+                _check_content_type(request)
+            return await handle(_ExactRequest(request.scope, request.receive))
+
+        return handle_exactly
+
+
+def _check_accept(request: Request) -> None:
+    accept = request.headers.get("accept")
+    if not accept:
+        return
+    for entry in accept.split(","):
+        media_range, *parameters = (part.strip().lower() for part in entry.split(";"))
+        refused = any(parameter.replace(" ", "") in {"q=0", "q=0.0", "q=0.00", "q=0.000"} for parameter in parameters)
+        if not refused and media_range in {
+            "application/json",
+            "application/problem+json",
+            "application/*",
+            "*/*",
+        }:
+            return
+    raise NotAcceptable("This operation answers application/json. Send that, or */*, as Accept.")
+
+
+def _check_content_type(request: Request) -> None:
+    has_body = request.headers.get("content-length", "0") != "0" or "transfer-encoding" in request.headers
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    main, _, subtype = media_type.partition("/")
+    if has_body and not (main == "application" and (subtype == "json" or subtype.endswith("+json"))):
+        given = f"The body came as {media_type}" if media_type else "The body came without Content-Type"
+        raise UnsupportedMediaType(f"{given}. Send JSON, with the header Content-Type: application/json.")

@@ -1,0 +1,74 @@
+"""The application: settings in, an ASGI application out."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+
+import structlog
+from fastapi import FastAPI
+
+from app import documentation, problems
+from app.database import Database
+from app.lifespan import admin_server
+from app.middleware.request_context import RequestContextMiddleware
+from app.observability import metrics
+from app.pagination import Cursors
+from app.readiness import Readiness
+from app.routers import items as plain_items
+from app.routers import problem_types
+from app.routers.operations import create_operations_app
+from app.routers.v1 import items, prices
+from app.settings import Settings, load_settings
+
+logger = structlog.get_logger(__name__)
+
+
+def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
+    """Build the application. Its lifespan opens the admin port, if asked to, and closes the connections at the end."""
+    database = Database(settings)
+    readiness = Readiness(database)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(database.close)
+            if with_admin_port:
+                await stack.enter_async_context(admin_server(app.state.operations, settings))
+            if (reason := await readiness.reason_not_ready()) is None:
+                logger.info("ready", port=settings.port, admin_port=settings.admin_port)
+            else:
+                logger.warning("not ready", reason=reason)
+            yield
+            readiness.stop()
+
+    app = FastAPI(
+        title="Pricebook",
+        summary="What does it cost: now, on a past date, from next Monday?",
+        description=documentation.DESCRIPTION,
+        version=version("pricebook"),
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=settings.max_body_bytes,
+    )
+    app.state.database = database
+    app.state.cursors = Cursors(settings.secret_key.get_secret_value())
+
+    # The addresses of an item may hold slashes (skus do), so the longer ones come first.
+    v1 = f"/{settings.api_version}"
+    app.include_router(prices.router, prefix=v1)
+    app.include_router(items.router, prefix=v1)
+    app.include_router(plain_items.router)
+    app.include_router(problem_types.router)
+    documentation.install(app)
+    problems.install(app)
+
+    app.state.operations = create_operations_app(readiness, metrics.instrument(app))
+    app.add_middleware(RequestContextMiddleware)
+    return app
+
+
+def served_app() -> FastAPI:
+    """The application as the servers run it."""
+    return create_app(load_settings(), with_admin_port=True)

@@ -1,0 +1,65 @@
+"""Outermost middleware: request id, one log line per request, and an answer for defects."""
+
+import re
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.errors import InternalError
+from app.problems import problem_response
+
+logger = structlog.get_logger("pricebook.access")
+
+REQUEST_ID_HEADER = "X-Request-Id"
+_SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+
+
+class RequestContextMiddleware:
+    """Gives each request an id (the caller's, if it is a plain word) that its answer and all its log lines carry."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = _request_id(scope)
+        started = time.perf_counter()
+        status: int | None = None
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            try:
+                await self._app(scope, receive, send_with_id)
+            except Exception:
+                logger.exception("request failed", method=scope["method"], path=scope["path"])
+                if status is not None:
+                    raise  # The answer has begun: only a cut connection can tell the client that it is not whole.
+                detail = "The request failed through a defect of the service; its log has the request_id."
+                await problem_response(InternalError(detail))(scope, receive, send_with_id)
+            finally:
+                logger.info(
+                    "request",
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=status,
+                    milliseconds=round((time.perf_counter() - started) * 1000, 1),
+                )
+
+
+def _request_id(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _SAFE_ID.fullmatch(value):
+            return str(value, "ascii")
+    return uuid.uuid4().hex

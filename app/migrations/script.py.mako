@@ -1,0 +1,19 @@
+"""${message}
+
+Revision: ${up_revision}
+Revises: ${down_revision | comma,n}
+
+Expand first, contract in a later release: the release before this one must go on working on the new schema.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+${imports if imports else ""}
+revision = ${repr(up_revision)}
+down_revision = ${repr(down_revision)}
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    ${upgrades if upgrades else "pass"}

@@ -1,0 +1,20 @@
+"""Tables, and named selectables over them. Nothing here runs a statement."""
+
+from app.models.base import Base
+from app.models.book import DEFAULT_BOOK, Book
+from app.models.change import Change, ChangeType, Ledger
+from app.models.item import Item, ItemKey
+from app.models.price import PriceRetirement, PriceRow
+
+__all__ = [
+    "DEFAULT_BOOK",
+    "Base",
+    "Book",
+    "Change",
+    "ChangeType",
+    "Item",
+    "ItemKey",
+    "Ledger",
+    "PriceRetirement",
+    "PriceRow",
+]

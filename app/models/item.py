@@ -1,0 +1,49 @@
+"""Items: things that have prices."""
+
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Uuid, bindparam
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import Base, Instant, Uuid7
+
+
+class Item(Base):
+    """An item. Its prices are rows of :class:`app.models.price.PriceRow`."""
+
+    __tablename__ = "items"
+
+    id: Mapped[Uuid7]
+    sku: Mapped[str | None] = mapped_column(unique=True)
+    name: Mapped[str]
+    description: Mapped[str | None]
+    gtin: Mapped[str | None] = mapped_column(unique=True)
+    unit: Mapped[str]
+    tax_category: Mapped[str]
+    attributes: Mapped[dict[str, Any]] = mapped_column(JSONB)
+    archived_at: Mapped[Instant | None]
+    version: Mapped[int]
+    created_at: Mapped[Instant]
+    updated_at: Mapped[Instant]
+
+
+class ItemKey(NamedTuple):
+    """How a caller names an item: by id or by sku. Exactly one of them is set."""
+
+    id: UUID | None
+    sku: str | None
+
+    def __str__(self) -> str:
+        return str(self.id) if self.id else f"sku:{self.sku}"
+
+    @property
+    def condition(self) -> ColumnElement[bool]:
+        """Finds the item; its :attr:`parameter` is called ``item``."""
+        return Item.id == bindparam("item", type_=Uuid()) if self.id else Item.sku == bindparam("item")
+
+    @property
+    def parameter(self) -> UUID | str | None:
+        """The value for :attr:`condition`."""
+        return self.id or self.sku

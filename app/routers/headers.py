@@ -1,0 +1,5 @@
+"""Names of the headers that answers carry."""
+
+SEQ = "Pricebook-Seq"
+ETAG = "ETag"
+LOCATION = "Location"

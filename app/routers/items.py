@@ -1,0 +1,59 @@
+"""The plain form: items as in a first tutorial, with prices as JSON numbers in the book `default`."""
+
+from typing import Annotated
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Response
+
+from app.dependencies import Actor, CursorCodec, ItemAddress, Reading, Writing
+from app.errors import InvalidRequest, UnknownItem
+from app.exact_json import ExactJsonResponse, ExactJsonRoute
+from app.problems import BODY_PROBLEMS, responses
+from app.routers.headers import SEQ
+from app.schemas.item import PlainItem, PlainItemCreate
+from app.services import plain_items
+
+router = APIRouter(prefix="/items", tags=["plain form"], route_class=ExactJsonRoute)
+
+
+@router.post(
+    "/",
+    summary="Create an item with its price",
+    response_model=PlainItem,
+    responses=responses(InvalidRequest, *BODY_PROBLEMS),
+)
+async def create_item(data: PlainItemCreate, session: Writing, actor: Actor) -> Response:
+    """`price` holds from now on in the book `default`; `tax` is an amount on top of it. Unknown fields are ignored."""
+    written = await plain_items.create(session, data, actor=actor)
+    return ExactJsonResponse(written.document.model_dump(), headers={SEQ: str(written.seq)})
+
+
+@router.get(
+    "/",
+    summary="List items with their prices now",
+    response_model=list[PlainItem],
+    responses=responses(InvalidRequest),
+)
+async def list_items(
+    session: Reading,
+    cursors: CursorCodec,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[str | None, Query(description="From the `Link` header of the page before")] = None,
+) -> Response:
+    """Items that are not archived, oldest first. The header `Link` (RFC 8288) leads to the next page."""
+    page, following = await plain_items.list_page(session, limit=limit, cursor=cursor, cursors=cursors)
+    query = urlencode({"limit": limit, "cursor": following})
+    headers = {"Link": f'</items/?{query}>; rel="next"'} if following else {}
+    return ExactJsonResponse([item.model_dump() for item in page], headers=headers)
+
+
+@router.get(
+    "/{item:path}",
+    summary="Read an item with its price now",
+    response_model=PlainItem,
+    responses=responses(UnknownItem),
+)
+async def read_item(key: ItemAddress, session: Reading) -> Response:
+    """`price` is null if the item has none now, or is not for sale."""
+    item = await plain_items.read(session, key)
+    return ExactJsonResponse(item.model_dump())

@@ -1,0 +1,35 @@
+"""The addresses in the `type` of problem documents."""
+
+from fastapi import APIRouter
+
+from app import errors
+from app.errors import NotFound
+from app.exact_json import ExactJsonRoute
+from app.problems import responses
+from app.schemas.problem import ProblemType
+
+router = APIRouter(prefix="/problems", tags=["problems"], route_class=ExactJsonRoute)
+
+
+@router.get("", summary="List the problem types", responses=responses())
+async def list_problem_types() -> list[ProblemType]:
+    """Every kind of problem that this service answers with."""
+    return [_describe(kind) for kind in errors.problem_types()]
+
+
+@router.get("/{slug}", summary="Describe a problem type", responses=responses(NotFound))
+async def read_problem_type(slug: str) -> ProblemType:
+    """What the problem means and what to do about it."""
+    for kind in errors.problem_types():
+        if kind.slug == slug:
+            return _describe(kind)
+    raise NotFound("There is no such problem type. They are listed at /problems.")
+
+
+def _describe(kind: type[errors.ProblemError]) -> ProblemType:
+    return ProblemType(
+        type=f"/problems/{kind.slug}",
+        title=kind.title,
+        status=kind.status,
+        description=(kind.__doc__ or "").strip(),
+    )

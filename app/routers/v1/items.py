@@ -1,0 +1,126 @@
+"""Items."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response, status
+
+from app import http_cache
+from app.dependencies import (
+    Actor,
+    At,
+    BookQuery,
+    CursorCodec,
+    IfMatch,
+    IfNoneMatch,
+    ItemAddress,
+    Reading,
+    Writing,
+)
+from app.errors import (
+    DuplicateGtin,
+    DuplicateSku,
+    InvalidRequest,
+    PreconditionFailed,
+    PreconditionRequired,
+    UnknownBook,
+    UnknownItem,
+)
+from app.exact_json import ExactJsonRoute
+from app.problems import BODY_PROBLEMS, responses
+from app.routers.headers import ETAG, LOCATION, SEQ
+from app.schemas.base import Gtin, Sku
+from app.schemas.item import Item, ItemCreate, ItemList, ItemPatch, PricedItem
+from app.services import items
+from app.services.ledger import Written
+
+router = APIRouter(prefix="/items", tags=["items"], route_class=ExactJsonRoute)
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    summary="Create an item",
+    responses=responses(UnknownBook, DuplicateSku, DuplicateGtin, InvalidRequest, *BODY_PROBLEMS),
+)
+async def create_item(
+    data: ItemCreate, session: Writing, actor: Actor, request: Request, response: Response
+) -> PricedItem:
+    """Create an item, optionally with its first price; the answer holds that price if it is in force now."""
+    written = await items.create(session, data, actor=actor)
+    response.headers[LOCATION] = f"{request.url.path}/{written.document.id}"
+    _describe(response, written)
+    return written.document
+
+
+@router.get("", summary="List items with their prices", responses=responses(UnknownBook, InvalidRequest))
+async def list_items(
+    session: Reading,
+    cursors: CursorCodec,
+    book: BookQuery = "default",
+    at: At = None,
+    sku: Annotated[Sku | None, Query(description="Only the item with this sku")] = None,
+    gtin: Annotated[Gtin | None, Query(description="Only the item with this GTIN")] = None,
+    archived: Annotated[items.Archived, Query(description="Only archived items, only others, or both")] = "false",
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[str | None, Query(description="`next` of the page before; the other parameters stay")] = None,
+) -> ItemList:
+    """Items in the order in which they were created, each priced at one instant that all pages share."""
+    listing = items.Listing(limit=limit, cursor=cursor, book=book, at=at, sku=sku, gtin=gtin, archived=archived)
+    return await items.list_priced(session, listing, cursors)
+
+
+@router.get("/{item:path}", summary="Read an item", responses=responses(UnknownItem, InvalidRequest))
+async def read_item(key: ItemAddress, session: Reading, response: Response, if_none_match: IfNoneMatch = None) -> Item:
+    """The item itself; its price is at `/price`."""
+    item = await items.read(session, key)
+    tag = http_cache.version_tag(item.version)
+    if http_cache.is_fresh(if_none_match, tag):
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={ETAG: tag})  # type: ignore[return-value]
+    response.headers[ETAG] = tag
+    return item
+
+
+_CHANGE_PROBLEMS = responses(
+    UnknownItem,
+    PreconditionFailed,
+    PreconditionRequired,
+    DuplicateSku,
+    DuplicateGtin,
+    InvalidRequest,
+    *BODY_PROBLEMS,
+)
+
+
+@router.patch("/{item:path}", summary="Change an item", responses=_CHANGE_PROBLEMS)
+async def change_item(
+    key: ItemAddress,
+    data: ItemPatch,
+    session: Writing,
+    actor: Actor,
+    response: Response,
+    if_match: IfMatch = None,
+) -> Item:
+    """A JSON merge patch (RFC 7396): named fields change, null clears. `"archived_at": null` restores the item."""
+    written = await items.change(session, key, data, if_match=if_match, actor=actor)
+    _describe(response, written)
+    return written.document
+
+
+@router.delete(
+    "/{item:path}",
+    summary="Archive an item",
+    responses=responses(UnknownItem, PreconditionFailed, PreconditionRequired, InvalidRequest),
+)
+async def archive_item(
+    key: ItemAddress, session: Writing, actor: Actor, response: Response, if_match: IfMatch = None
+) -> Item:
+    """The item leaves the lists and takes no new prices. Nothing is deleted: its prices stay readable."""
+    written = await items.archive(session, key, if_match=if_match, actor=actor)
+    _describe(response, written)
+    return written.document
+
+
+def _describe(response: Response, written: Written[PricedItem] | Written[Item]) -> None:
+    response.headers[ETAG] = http_cache.version_tag(written.document.version)
+    if written.seq is not None:
+        response.headers[SEQ] = str(written.seq)

@@ -1,0 +1,127 @@
+"""Field types that requests and answers share."""
+
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from app import gtin, instants, money
+
+_PLAIN_NUMBER = r"^-?(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?$"
+
+
+class Input(BaseModel):
+    """Base of request documents: unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Output(BaseModel):
+    """Base of answers: no field has a default, so every answer has every field."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _decimal(value: Any) -> Decimal:
+    try:
+        return money.parse(value)
+    except money.NotAnAmount as error:
+        raise PydanticCustomError(error.code, "{reason}", {"reason": str(error)}) from None
+
+
+def _not_negative(value: Decimal) -> Decimal:
+    if value < 0:
+        raise PydanticCustomError("negative", "must not be negative")
+    return value
+
+
+def _positive(value: Decimal) -> Decimal:
+    if value <= 0:
+        raise PydanticCustomError("not-positive", "must be greater than zero")
+    return value
+
+
+def _number_schema(example: str) -> WithJsonSchema:
+    return WithJsonSchema(
+        {
+            "anyOf": [{"type": "string", "pattern": _PLAIN_NUMBER}, {"type": "number"}],
+            "description": "Decimal in plain notation, as a string or a JSON number; read exactly",
+            "examples": [example],
+        }
+    )
+
+
+Amount = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_not_negative), _number_schema("19.99")]
+"""Money that is not negative."""
+
+Rate = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_not_negative), _number_schema("19")]
+"""Percent, not negative."""
+
+Quantity = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_positive), _number_schema("1")]
+"""A number of units, greater than zero."""
+
+DecimalString = Annotated[str, Field(pattern=_PLAIN_NUMBER)]
+"""A decimal in an answer, in plain notation."""
+
+
+def _moment(value: Any) -> datetime | date:
+    try:
+        return instants.parse(value)
+    except instants.NotAnInstant as error:
+        raise PydanticCustomError("not-an-instant", "{reason}", {"reason": str(error)}) from None
+
+
+Moment = Annotated[
+    datetime | date,
+    PlainValidator(_moment),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "RFC 3339 timestamp with offset, or a date: the start of that day in the book's time zone",
+            "examples": ["2026-12-01T00:00:00Z", "2026-12-01"],
+        }
+    ),
+]
+"""An instant, or a day that becomes one in the book's time zone."""
+
+
+def _no_control_characters(text: str) -> str:
+    if any((ord(character) < 32 and character not in "\t\n\r") or ord(character) == 127 for character in text):
+        raise PydanticCustomError("control-character", "must not contain control characters")
+    return text
+
+
+def _one_line(text: str) -> str:
+    if text != text.strip() or any(ord(character) < 32 or ord(character) == 127 for character in text):
+        raise PydanticCustomError(
+            "not-one-line",
+            "must be one line of text, without blanks around it and without control characters",
+        )
+    return text
+
+
+def _gtin(text: str) -> str:
+    if not gtin.is_valid(text):
+        raise PydanticCustomError("not-a-gtin", "must be a GTIN of 8, 12, 13 or 14 digits with the right check digit")
+    return text
+
+
+Line = Annotated[str, AfterValidator(_one_line)]
+Paragraph = Annotated[str, StringConstraints(max_length=4000), AfterValidator(_no_control_characters)]
+Name = Annotated[Line, StringConstraints(min_length=1, max_length=200)]
+Reason = Annotated[Line, StringConstraints(min_length=1, max_length=500)]
+Sku = Annotated[Line, StringConstraints(min_length=1, max_length=100)]
+Gtin = Annotated[str, AfterValidator(_gtin)]
+Unit = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{2,3}$")]
+BookKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]

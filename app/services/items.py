@@ -1,0 +1,269 @@
+"""Items: creating, reading, listing, changing and archiving them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from decimal import Decimal
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import Executable, Select, Subquery, bindparam, insert, select, true, update
+from sqlalchemy.exc import IntegrityError
+
+from app import http_cache
+from app.database import ReadSession, WriteSession, violated_constraint
+from app.errors import (
+    DuplicateGtin,
+    DuplicateSku,
+    FieldError,
+    InvalidRequest,
+    NoPrice,
+    NotForSale,
+    UnknownItem,
+)
+from app.models import DEFAULT_BOOK, Book, ChangeType, Item, ItemKey
+from app.pagination import Cursors
+from app.schemas import item as schemas
+from app.schemas.price import PriceAnswer
+from app.services import answers, books, ledger, prices
+from app.services.ledger import Written
+
+_ITEM_COLUMNS = tuple(Item.__table__.c)
+_SELECT = select(*_ITEM_COLUMNS)
+_INSERT = insert(Item).returning(*_ITEM_COLUMNS)
+_UPDATE = update(Item).returning(*_ITEM_COLUMNS)
+_BOOK_TERMS = select(Book.id, Book.key, Book.currency, Book.time_zone, Book.tax_included).where(
+    Book.key == bindparam("book")
+)
+_ONE = Decimal(1)
+
+Archived = Literal["false", "true", "any"]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What a list of items asks for. ``at`` is when to price them: now if it is ``None``."""
+
+    limit: int
+    cursor: str | None = None
+    book: str = DEFAULT_BOOK
+    at: datetime | date | None = None
+    sku: str | None = None
+    gtin: str | None = None
+    archived: Archived = "false"
+
+    @property
+    def filters(self) -> dict[str, Any]:
+        """What a cursor is bound to."""
+        return {
+            "book": self.book,
+            "at": self.at.isoformat() if self.at else None,
+            "sku": self.sku,
+            "gtin": self.gtin,
+            "archived": self.archived,
+        }
+
+
+async def create(session: WriteSession, data: schemas.ItemCreate, *, actor: str) -> Written[schemas.PricedItem]:
+    """Create an item, with its first price if one is given.
+
+    :raises DuplicateSku: if another item has the sku.
+    :raises DuplicateGtin: if another item has the gtin.
+    :raises UnknownBook: if the price names a book that does not exist.
+    :raises InvalidRequest: if the price's interval is empty.
+    """
+    book = columns = None
+    if data.price is not None:
+        found = (await session.execute(_BOOK_TERMS, {"book": data.price.book})).one_or_none()
+        if found is None:
+            raise books.unknown(data.price.book, "/price/book")
+        book = prices.BookTerms(*found)
+        columns = prices.columns_of(data.price, book, "/price")
+    stamp, *others = await ledger.advance(session, 1 if book is None else 2)
+    values = data.model_dump(exclude={"price"}) | {
+        "version": 1,
+        "created_at": stamp.recorded_at,
+        "updated_at": stamp.recorded_at,
+    }
+    item = await _write(session, _INSERT.values(values))
+    after = item.model_dump(mode="json")
+    await ledger.log(session, stamp, ChangeType.ITEM_CREATED, actor, item_id=item.id, after=after)
+    answer = None
+    if book is not None and columns is not None:
+        (stamp,) = others
+        await prices.write(session, stamp, columns, item_id=item.id, book=book, actor=actor, pointer="/price")
+        answer = await _price_now(session, item.id, book.key)
+    return Written(schemas.PricedItem(**dict(item), price=answer), stamp.seq)
+
+
+async def _price_now(session: WriteSession, item_id: UUID, book: str) -> PriceAnswer | None:
+    try:
+        return await answers.read(session, ItemKey(item_id, None), book=book, at=None, quantity=_ONE)
+    except (NoPrice, NotForSale):
+        return None
+
+
+async def read(session: ReadSession, key: ItemKey) -> schemas.Item:
+    """The item.
+
+    :raises UnknownItem: if there is none.
+    """
+    row = (await session.execute(_SELECT.where(key.condition), {"item": key.parameter})).mappings().one_or_none()
+    if row is None:
+        raise UnknownItem(f"There is no item {key}.")
+    return schemas.Item(**row)
+
+
+async def read_priced(session: ReadSession, key: ItemKey) -> schemas.PricedItem:
+    """The item and its price now in the book `default`, archived or not.
+
+    :raises UnknownItem: if there is none.
+    """
+    page = _SELECT.where(key.condition).subquery("page")
+    parameters = _question(DEFAULT_BOOK, None) | {"item": key.parameter}
+    row = (await session.execute(_priced(page), parameters)).mappings().one()
+    if row["item_id"] is None:
+        raise UnknownItem(f"There is no item {key}.")
+    return _priced_item(row)
+
+
+async def list_priced(session: ReadSession, listing: Listing, cursors: Cursors) -> schemas.ItemList:
+    """A page of items in the order of their ids, each with its price. The pages of one list have one instant.
+
+    One SQL statement; a bare date costs another, for the book's time zone.
+
+    :raises UnknownBook: if there is no such book.
+    :raises InvalidRequest: if the cursor belongs to another list.
+    """
+    at = await books.instant(session, listing.book, listing.at)
+    matching = _SELECT.order_by(Item.id).limit(listing.limit + 1)
+    parameters: dict[str, Any] = _question(listing.book, at)
+    if listing.cursor is not None:
+        position = cursors.decode(listing.cursor, listing.filters)
+        matching = matching.where(Item.id > bindparam("after"))
+        parameters |= {"after": UUID(position["after"]), "at": datetime.fromisoformat(position["at"])}
+    if listing.sku is not None:
+        matching = matching.where(Item.sku == listing.sku)
+    if listing.gtin is not None:
+        matching = matching.where(Item.gtin == listing.gtin)
+    if listing.archived != "any":
+        matching = matching.where(
+            Item.archived_at.is_not(None) if listing.archived == "true" else Item.archived_at.is_(None)
+        )
+    page = matching.subquery("page")
+    rows = (await session.execute(_priced(page).order_by(page.c.id), parameters)).mappings().all()
+    if rows[0]["book"] is None:
+        raise books.unknown(listing.book)
+    found = [_priced_item(row) for row in rows if row["item_id"] is not None]
+    following = None
+    if len(found) > listing.limit:
+        found.pop()
+        position = {"after": str(found[-1].id), "at": rows[0]["at"].isoformat()}
+        following = cursors.encode(position, listing.filters)
+    return schemas.ItemList(items=found, next=following)
+
+
+def _question(book: str, at: datetime | None) -> dict[str, Any]:
+    return {"book": book, "at": at, "quantity": _ONE}
+
+
+def _priced(page: Subquery) -> Select[Any]:
+    """The answers for a page of items, with the items' own columns beside them."""
+    own = [column.label(f"item_{column.key}") for column in page.c if column.key not in {"id", "sku"}]
+    return answers.joined(page, true()).add_columns(*own)
+
+
+def _priced_item(row: Mapping[str, Any]) -> schemas.PricedItem:
+    own = {name: row[f"item_{name}"] for name in schemas.Item.model_fields if name != "sku"}
+    return schemas.PricedItem(**own, sku=row["sku"], price=answers.to_answer(row))
+
+
+async def change(
+    session: WriteSession, key: ItemKey, patch: schemas.ItemPatch, *, if_match: str | None, actor: str
+) -> Written[schemas.Item]:
+    """Apply a merge patch. One that changes nothing writes nothing and takes no seq.
+
+    :raises UnknownItem: if there is no such item.
+    :raises PreconditionRequired: without ``if_match``.
+    :raises PreconditionFailed: if the item is at another version.
+    :raises DuplicateSku: if another item has the sku.
+    :raises DuplicateGtin: if another item has the gtin.
+    """
+    before = await _lock(session, key, if_match)
+    values = patch.model_dump(exclude_unset=True)
+    if "attributes" in values:
+        merged = before.attributes | values["attributes"]
+        values["attributes"] = {name: value for name, value in merged.items() if value is not None}
+        if len(values["attributes"]) > schemas.MOST_ATTRIBUTES:
+            raise InvalidRequest.at("/attributes", "too-many-attributes", "leads to too many attributes")
+    changed = {name: value for name, value in values.items() if getattr(before, name) != value}
+    if not changed:
+        return Written(before, None)
+    (stamp,) = await ledger.advance(session)
+    return await _update(session, before, changed, stamp, ChangeType.ITEM_UPDATED, actor)
+
+
+async def archive(session: WriteSession, key: ItemKey, *, if_match: str | None, actor: str) -> Written[schemas.Item]:
+    """Archive the item: it leaves the lists and takes no new prices; its prices stay readable.
+
+    :raises UnknownItem: if there is no such item.
+    :raises PreconditionRequired: without ``if_match``.
+    :raises PreconditionFailed: if the item is at another version.
+    """
+    before = await _lock(session, key, if_match)
+    if before.archived_at is not None:
+        return Written(before, None)
+    (stamp,) = await ledger.advance(session)
+    changed = {"archived_at": stamp.recorded_at}
+    return await _update(session, before, changed, stamp, ChangeType.ITEM_ARCHIVED, actor)
+
+
+async def _lock(session: WriteSession, key: ItemKey, if_match: str | None) -> schemas.Item:
+    statement = _SELECT.where(key.condition).with_for_update()
+    row = (await session.execute(statement, {"item": key.parameter})).mappings().one_or_none()
+    if row is None:
+        raise UnknownItem(f"There is no item {key}.")
+    http_cache.require_match(if_match, row["version"])
+    return schemas.Item(**row)
+
+
+async def _update(
+    session: WriteSession,
+    before: schemas.Item,
+    changed: Mapping[str, Any],
+    stamp: ledger.Stamp,
+    kind: ChangeType,
+    actor: str,
+) -> Written[schemas.Item]:
+    values = {**changed, "version": before.version + 1, "updated_at": stamp.recorded_at}
+    after = await _write(session, _UPDATE.values(values).where(Item.id == before.id))
+    await ledger.log(
+        session,
+        stamp,
+        kind,
+        actor,
+        item_id=before.id,
+        before=before.model_dump(mode="json"),
+        after=after.model_dump(mode="json"),
+    )
+    return Written(after, stamp.seq)
+
+
+async def _write(session: WriteSession, statement: Executable) -> schemas.Item:
+    try:
+        row = (await session.execute(statement)).mappings().one()
+    except IntegrityError as error:
+        match violated_constraint(error):
+            case "uq_items_sku":
+                raise DuplicateSku(
+                    "Another item has this sku, perhaps an archived one. Find it with GET items?archived=any&sku=...",
+                    [FieldError("/sku", "duplicate", "is the sku of another item")],
+                ) from None
+            case "uq_items_gtin":
+                raise DuplicateGtin(
+                    "Another item has this gtin, perhaps an archived one. Find it with GET items?archived=any&gtin=...",
+                    [FieldError("/gtin", "duplicate", "is the gtin of another item")],
+                ) from None
+            case _:
+                raise
+    return schemas.Item(**row)

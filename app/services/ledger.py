@@ -1,0 +1,77 @@
+"""The logical clock: numbers for changes, and the log they are written to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import BigInteger, bindparam, func, insert, text, update
+
+from app.database import WriteSession
+from app.models import Change, ChangeType, Ledger
+
+_ADVANCE = (
+    update(Ledger)
+    .values(
+        seq=Ledger.seq + bindparam("count", type_=BigInteger),
+        # Strictly later than any change before, even if the clock was set back meanwhile.
+        recorded_at=func.greatest(func.clock_timestamp(), Ledger.recorded_at + text("interval '1 microsecond'")),
+    )
+    .returning(Ledger.seq, Ledger.recorded_at)
+)
+_LOG = insert(Change)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """The number of a change and the instant it is recorded at (UTC)."""
+
+    seq: int
+    recorded_at: datetime
+
+
+class Written[Document](NamedTuple):
+    """The outcome of a write: the document as it is now, and the seq of its last change, if anything changed."""
+
+    document: Document
+    seq: int | None
+
+
+async def advance(session: WriteSession, count: int = 1) -> list[Stamp]:
+    """Take the next ``count`` numbers, all recorded at one instant, so that no reader can ask for half a transaction.
+
+    Call it once, and last: every other writer waits from here until this transaction ends. Locks on items come before
+    it, never after, so writers cannot deadlock. A rollback gives the numbers back, and no reader ever sees them.
+    """
+    row = (await session.execute(_ADVANCE, {"count": count})).one()
+    return [Stamp(seq, row.recorded_at) for seq in range(row.seq - count + 1, row.seq + 1)]
+
+
+async def log(
+    session: WriteSession,
+    stamp: Stamp,
+    kind: ChangeType,
+    actor: str,
+    *,
+    item_id: UUID | None = None,
+    book_id: int | None = None,
+    price_id: UUID | None = None,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a change to the log. Items and books bring their documents; a price row brings its id."""
+    await session.execute(
+        _LOG,
+        {
+            "seq": stamp.seq,
+            "at": stamp.recorded_at,
+            "actor": actor,
+            "type": kind,
+            "item_id": item_id,
+            "book_id": book_id,
+            "price_id": price_id,
+            "before": before,
+            "after": after,
+        },
+    )

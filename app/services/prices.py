@@ -1,0 +1,177 @@
+"""Recording price rows."""
+
+from collections.abc import Mapping
+from datetime import date, datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from sqlalchemy import Uuid, bindparam, insert, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import aliased
+
+from app import money
+from app.database import WriteSession, violated_constraint
+from app.errors import AlreadySuperseded, InvalidRequest, ItemArchived, UnknownItem
+from app.models import Book, ChangeType, Item, ItemKey, PriceRetirement, PriceRow
+from app.schemas import price as schemas
+from app.services import answers, books, ledger
+
+_superseded = aliased(PriceRow, name="superseded")
+_TARGET = (
+    select(
+        Item.id.label("item_id"),
+        Item.archived_at,
+        Book.id.label("book_id"),
+        Book.currency,
+        Book.time_zone,
+        Book.tax_included,
+        _superseded.id.label("superseded_id"),
+        PriceRetirement.seq.label("retired_seq"),
+    )
+    .select_from(Item)
+    .outerjoin(Book, Book.key == bindparam("book"))
+    .outerjoin(
+        _superseded,
+        (_superseded.id == bindparam("supersedes", type_=Uuid()))
+        & (_superseded.item_id == Item.id)
+        & (_superseded.book_id == Book.id),
+    )
+    .outerjoin(PriceRetirement, PriceRetirement.price_id == _superseded.id)
+    # Archiving the item waits for this transaction, and the other way round.
+    .with_for_update(read=True, of=Item)
+)
+_INSERT_ROW = insert(PriceRow).returning(PriceRow.id)
+_INSERT_RETIREMENT = insert(PriceRetirement)
+
+
+class BookTerms(NamedTuple):
+    """What a price row needs to know of its book."""
+
+    id: int
+    key: str
+    currency: str
+    time_zone: str
+    tax_included: bool
+
+
+async def record(session: WriteSession, key: ItemKey, data: schemas.PriceCreate, *, actor: str) -> schemas.PriceRow:
+    """Record a price row.
+
+    :raises UnknownItem: if there is no such item.
+    :raises UnknownBook: if there is no such book.
+    :raises ItemArchived: if the item takes no new prices.
+    :raises InvalidRequest: if the interval is empty, or ``supersedes`` names no row of this item in this book.
+    :raises AlreadySuperseded: if that row was superseded or voided before.
+    """
+    parameters = {"item": key.parameter, "book": data.book, "supersedes": data.supersedes}
+    target = (await session.execute(_TARGET.where(key.condition), parameters)).one_or_none()
+    if target is None:
+        raise UnknownItem(f"There is no item {key}.")
+    if target.book_id is None:
+        raise books.unknown(data.book, pointer="/book")
+    if target.archived_at is not None:
+        raise ItemArchived(f'Item {key} is archived. PATCH it with {{"archived_at": null}} before recording prices.')
+    if data.supersedes is not None and target.superseded_id is None:
+        raise InvalidRequest.at("/supersedes", "unknown-price", f"names no price row of this item in book {data.book}")
+    if data.supersedes is not None and target.retired_seq is not None:
+        raise _already_superseded(data.supersedes)
+    book = BookTerms(target.book_id, data.book, target.currency, target.time_zone, target.tax_included)
+    columns = columns_of(data, book)
+    (stamp,) = await ledger.advance(session)
+    return await write(session, stamp, columns, item_id=target.item_id, book=book, actor=actor)
+
+
+def columns_of(data: schemas.PriceCreate, book: BookTerms, pointer: str = "") -> dict[str, Any]:
+    """The columns that the request decides. A null ``valid_from`` stands for the instant of recording.
+
+    :raises InvalidRequest: if the interval is empty.
+    """
+
+    def instant(moment: datetime | date | None, field: str) -> datetime | None:
+        if moment is None or isinstance(moment, datetime):
+            return moment
+        return books.start_of_day(moment, book.time_zone, f"{pointer}/{field}")
+
+    valid_from = instant(data.valid_from, "valid_from")
+    valid_to = instant(data.valid_to, "valid_to")
+    if valid_from is not None:
+        _check_interval(valid_from, valid_to, pointer)
+    return {
+        "amount": data.amount,
+        "per": data.per,
+        "min_quantity": data.min_quantity,
+        "tax_rate": data.tax_rate,
+        "tax": data.tax,
+        "tax_included": book.tax_included if data.tax_included is None else data.tax_included,
+        "valid_from": valid_from,
+        "valid_to": valid_to,
+        "supersedes": data.supersedes,
+        "reason": data.reason,
+    }
+
+
+def _check_interval(valid_from: datetime, valid_to: datetime | None, pointer: str) -> None:
+    if valid_to is not None and valid_to <= valid_from:
+        raise InvalidRequest.at(f"{pointer}/valid_to", "empty-interval", "must be later than valid_from")
+
+
+def _already_superseded(price_id: UUID) -> AlreadySuperseded:
+    return AlreadySuperseded(
+        f"Price row {price_id} was superseded or voided before. Read the item again and correct the row in force."
+    )
+
+
+async def _retire(session: WriteSession, price_id: UUID, *, successor_id: UUID | None, stamp: ledger.Stamp) -> None:
+    try:
+        await session.execute(
+            _INSERT_RETIREMENT, {"price_id": price_id, "successor_id": successor_id, "seq": stamp.seq}
+        )
+    except IntegrityError as error:
+        # Another writer retired the row between the check and the number.
+        if violated_constraint(error) == "pk_price_retirements":
+            raise _already_superseded(price_id) from None
+        raise
+
+
+async def write(
+    session: WriteSession,
+    stamp: ledger.Stamp,
+    columns: Mapping[str, Any],
+    *,
+    item_id: UUID,
+    book: BookTerms,
+    actor: str,
+    pointer: str = "",
+) -> schemas.PriceRow:
+    """Write a row and its change under a number already taken.
+
+    :raises InvalidRequest: if the row ends before it is recorded and names no earlier start.
+    """
+    row = {
+        **columns,
+        "valid_from": columns["valid_from"] or stamp.recorded_at,
+        "item_id": item_id,
+        "book_id": book.id,
+        "seq": stamp.seq,
+        "recorded_at": stamp.recorded_at,
+        "recorded_by": actor,
+        "import_id": None,
+    }
+    _check_interval(row["valid_from"], row["valid_to"], pointer)
+    row["id"] = await session.scalar(_INSERT_ROW, row)
+    if row["supersedes"] is not None:
+        await _retire(session, row["supersedes"], successor_id=row["id"], stamp=stamp)
+    await ledger.log(
+        session, stamp, ChangeType.PRICE_RECORDED, actor, item_id=item_id, book_id=book.id, price_id=row["id"]
+    )
+    return schemas.PriceRow(
+        id=row["id"],
+        item_id=item_id,
+        book=book.key,
+        currency=book.currency,
+        supersedes=row["supersedes"],
+        void=False,
+        recorded_by=actor,
+        import_id=None,
+        **answers.terms(row, money.minor_units(book.currency)),
+    )

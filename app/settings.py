@@ -1,0 +1,150 @@
+"""All settings, read once from the environment and ``.env``. Nothing else in the service reads the environment."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from app import instants, money
+
+
+class SettingsError(Exception):
+    """Settings are missing or wrong. The message names each variable and never shows a secret."""
+
+
+class Settings(BaseSettings):
+    """The service's settings. Every field is the environment variable of the same name in capitals."""
+
+    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+
+    database_url: SecretStr = Field(description="PostgreSQL 18 or later: postgresql://user:password@host:5432/name")
+    secret_key: SecretStr = Field(
+        min_length=32,
+        description="At least 32 random characters; signs cursors. Make one with: openssl rand -base64 48",
+    )
+    api_version: str = Field("v1", pattern=r"^v[1-9][0-9]*$", description="Prefix of the API's paths")
+
+    host: str = Field("0.0.0.0", description="Address to listen on")  # noqa: S104 - a container has to.
+    port: Annotated[int, Field(ge=1, le=65535)] = Field(8000, description="Port of the API")
+    admin_host: str = Field("0.0.0.0", description="Address of the admin port")  # noqa: S104 - as above.
+    admin_port: Annotated[int, Field(ge=1, le=65535)] = Field(
+        8001, description="Port of /livez, /readyz, /metrics and /version"
+    )
+    server: Literal["gunicorn", "uvicorn"] = Field("gunicorn", description="Server that runs the application")
+    graceful_timeout_seconds: Annotated[int, Field(ge=1, le=300)] = Field(
+        30, description="How long requests in flight may take to finish at the stop"
+    )
+
+    database_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(
+        10, description="Connections for reads kept open; writes have as many again"
+    )
+    database_pool_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
+        5.0, description="How long a request waits for a free connection"
+    )
+    database_connect_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
+        5.0, description="How long opening a connection may take"
+    )
+    database_statement_timeout_milliseconds: Annotated[int, Field(ge=1, le=600_000)] = Field(
+        10_000, description="How long one SQL statement may run"
+    )
+    database_lock_timeout_milliseconds: Annotated[int, Field(ge=1, le=600_000)] = Field(
+        5_000, description="How long a write waits for the writes before it"
+    )
+    database_idle_transaction_timeout_milliseconds: Annotated[int, Field(ge=1, le=600_000)] = Field(
+        15_000, description="How long an open transaction may be idle before PostgreSQL ends it"
+    )
+
+    migration_lock_timeout_milliseconds: Annotated[int, Field(ge=1, le=600_000)] = Field(
+        5_000, description="How long a schema change waits for a table before it gives way and tries again"
+    )
+    migration_wait_seconds: Annotated[float, Field(ge=0, le=3_600)] = Field(
+        120.0, description="How long `pricebook migrate` waits for the database and for other migrations"
+    )
+    serving_role: str | None = Field(
+        None,
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="Role that `pricebook migrate` grants what serving needs, and no more",
+    )
+    default_currency: str = Field("EUR", description="Currency of the book `default`, used at the first migration")
+    default_time_zone: str = Field("UTC", description="Time zone of the book `default`, used at the first migration")
+
+    max_body_bytes: Annotated[int, Field(ge=1024, le=1_073_741_824)] = Field(
+        1_048_576, description="Largest request body"
+    )
+    log_format: Literal["json", "console"] = Field("json", description="Log lines for machines or for people")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged")
+
+    @field_validator("database_url")
+    @classmethod
+    def _normalise_database_url(cls, value: SecretStr) -> SecretStr:
+        # People paste postgres:// and postgresql:// URLs; SQLAlchemy would take either for another driver.
+        try:
+            url = make_url(value.get_secret_value())
+        except ArgumentError:
+            raise ValueError("is not a URL; expected postgresql://user:password@host:5432/name") from None
+        if url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
+            raise ValueError(f"names {url.drivername}; Pricebook runs on PostgreSQL: postgresql://...")
+        if not url.database:
+            raise ValueError("names no database; expected postgresql://user:password@host:5432/name")
+        return SecretStr(url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False))
+
+    @field_validator("default_currency")
+    @classmethod
+    def _known_currency(cls, value: str) -> str:
+        try:
+            money.minor_units(value)
+        except KeyError:
+            raise ValueError("is not an ISO 4217 currency with minor units, such as EUR") from None
+        return value
+
+    @field_validator("default_time_zone")
+    @classmethod
+    def _known_time_zone(cls, value: str) -> str:
+        try:
+            instants.zone(value)
+        except KeyError:
+            raise ValueError("is not an IANA time zone, such as Europe/Berlin") from None
+        return value
+
+    @property
+    def sqlalchemy_url(self) -> URL:
+        """The database URL for SQLAlchemy and asyncpg."""
+        return make_url(self.database_url.get_secret_value())
+
+
+class _WithDefaults(Settings):
+    """Settings whose constructor arguments give way to the environment."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return env_settings, dotenv_settings, init_settings
+
+
+def load_settings(**defaults: object) -> Settings:
+    """Read the settings from the environment and ``.env``; ``defaults`` stand for what neither sets.
+
+    :raises SettingsError: with one line for each variable at fault.
+    """
+    try:
+        return _WithDefaults(**defaults)  # type: ignore[arg-type]  # validated like the environment
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from None
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for fault in error.errors(include_input=False, include_url=False):
+        name = str(fault["loc"][0])
+        message = fault["msg"].removeprefix("Value error, ")
+        message = "is not set" if fault["type"] == "missing" else message[0].lower() + message[1:]
+        lines.append(f"{name.upper()}: {message}. ({Settings.model_fields[name].description}.)")
+    return "\n".join(lines)
