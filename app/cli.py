@@ -1,7 +1,6 @@
 """The command `pricebook`."""
 
 import asyncio
-import contextlib
 import secrets
 import signal
 import socket
@@ -94,9 +93,7 @@ curl -X POST {api}/items/ -H 'content-type: application/json' -d '{{"name":"Foo"
 curl {api}/items/
 """
     )
-    # The server ends its work in order and then repeats the signal, for those who wait for it.
-    with contextlib.suppress(KeyboardInterrupt):
-        server.serve_with_uvicorn(settings, listener)
+    server.serve_with_uvicorn(settings, listener)
     typer.echo("Stopped.")
 
 

@@ -44,14 +44,15 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[ReadSession]:
         """A session for reads."""
-        with _translated():
+        with _translated(_UNAVAILABLE):
             async with self._read_sessions() as session:
                 yield session
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[WriteSession]:
         """A session in a transaction that commits at the end of the block, or rolls back if it raises."""
-        with _translated():
+        # A primary that became a standby refuses writes: the new one is elsewhere.
+        with _translated((*_UNAVAILABLE, "25006")):
             async with self._write_sessions() as session, session.begin():
                 yield session
 
@@ -74,8 +75,11 @@ def violated_constraint(error: IntegrityError) -> str | None:
 
 
 @contextmanager
-def _translated() -> Iterator[None]:
-    """Turn what a database in trouble does to a request into problems that say whether to try again."""
+def _translated(unavailable: tuple[str, ...]) -> Iterator[None]:
+    """Turn what a database in trouble does to a request into problems that say whether to try again.
+
+    :param unavailable: first characters of the error codes that mean that the database is not there.
+    """
     try:
         yield
     except PoolTimeoutError:
@@ -87,7 +91,7 @@ def _translated() -> Iterator[None]:
         code = sqlstate(error)
         if code in _BUSY:
             raise Busy(f"{_BUSY[code]} Try again.", retry_after_seconds=1) from error
-        if code.startswith(_UNAVAILABLE) or getattr(error, "connection_invalidated", False):
+        if code.startswith(unavailable) or getattr(error, "connection_invalidated", False):
             raise DatabaseUnavailable("The database went away. Try again.", retry_after_seconds=2) from error
         if code == "22021":
             raise InvalidRequest("A text holds a character that the database cannot store, such as NUL.") from error
@@ -104,9 +108,9 @@ _UNAVAILABLE = (
     "08",  # connection exceptions
     "57P",  # shut down by an operator, crashed, or starting
     "53",  # out of connections, disk or memory
-    "25006",  # a standby took the place of the primary
     "28",  # the credentials are refused
     "3D",  # the database does not exist
+    "55000",  # the database takes no connections
 )
 
 

@@ -14,8 +14,10 @@ from app.schemas.base import BookKey, Moment, Quantity
 
 ANONYMOUS = "anonymous"
 
+# Coroutines, even where nothing is awaited: FastAPI would send a plain function to a thread and back.
 
-def _database(request: Request) -> Database:
+
+async def _database(request: Request) -> Database:
     database: Database = request.app.state.database
     return database
 
@@ -35,7 +37,7 @@ Reading = Annotated[ReadSession, Depends(_read_session, scope="function")]
 Writing = Annotated[WriteSession, Depends(_write_session, scope="function")]
 
 
-def _actor() -> str:
+async def _actor() -> str:
     return ANONYMOUS
 
 
@@ -43,7 +45,7 @@ Actor = Annotated[str, Depends(_actor)]
 """Who writes, as the ledger records it."""
 
 
-def _cursors(request: Request) -> Cursors:
+async def _cursors(request: Request) -> Cursors:
     cursors: Cursors = request.app.state.cursors
     return cursors
 
@@ -51,7 +53,7 @@ def _cursors(request: Request) -> Cursors:
 CursorCodec = Annotated[Cursors, Depends(_cursors)]
 
 
-def _item_key(
+async def _item_key(
     item: Annotated[str, Path(description="Item id, or `sku:` followed by the sku", examples=["sku:FR-R92B"])],
 ) -> ItemKey:
     if item.startswith("sku:") and "\0" not in item:

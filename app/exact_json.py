@@ -15,8 +15,6 @@ from fastapi.routing import APIRoute
 
 from app.errors import NotAcceptable, UnsupportedMediaType
 
-_encoder = msgspec.json.Encoder(decimal_format="number")
-
 
 class UnusableNumber:
     """A number that stands for no amount: NaN, Infinity, or one written with an exponent. No field accepts it."""
@@ -63,8 +61,19 @@ def loads(body: bytes) -> Any:
 
 
 def dumps(document: Any) -> bytes:
-    """Write JSON with decimals as exact JSON numbers."""
-    return _encoder.encode(document)
+    """Write JSON with decimals as exact JSON numbers in plain notation."""
+    return msgspec.json.encode(_plain_numbers(document))
+
+
+def _plain_numbers(value: Any) -> Any:
+    # msgspec's own number format writes 0.000000000001 as 1E-12.
+    if isinstance(value, Decimal):
+        return msgspec.Raw(format(value, "f").encode())
+    if isinstance(value, dict):
+        return {key: _plain_numbers(member) for key, member in value.items()}
+    if isinstance(value, list):
+        return [_plain_numbers(member) for member in value]
+    return value
 
 
 class ExactJsonResponse(Response):

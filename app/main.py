@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from app import documentation, problems
 from app.database import Database
 from app.lifespan import admin_server
+from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.request_context import RequestContextMiddleware
 from app.observability import metrics
 from app.pagination import Cursors
@@ -50,7 +51,6 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        max_body_size=settings.max_body_bytes,
     )
     app.state.database = database
     app.state.cursors = Cursors(settings.secret_key.get_secret_value())
@@ -65,6 +65,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     problems.install(app)
 
     app.state.operations = create_operations_app(readiness, metrics.instrument(app))
+    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(RequestContextMiddleware)
     return app
 

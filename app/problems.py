@@ -8,6 +8,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from app.errors import (
     Busy,
@@ -68,18 +69,27 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def handle_http(request: Request, error: HTTPException) -> Response:
-        return problem_response(_from_http(request, error), error.headers)
+        headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+        return problem_response(_from_http(request, error), headers)
 
 
 def _from_http(request: Request, error: HTTPException) -> ProblemError:
     if error.status_code == 405:
-        allowed = (error.headers or {}).get("Allow", "")
-        return MethodNotAllowed(f"{request.method} is not allowed here; this address takes {allowed}.")
+        return MethodNotAllowed(f"{request.method} is not allowed here; this address takes {_allowed(request)}.")
     if error.status_code == 404:
         return NotFound("Nothing is at this address. The operations are listed at /docs.")
     if error.status_code == 413:
         return ContentTooLarge("The body is larger than this service accepts (MAX_BODY_BYTES).")
     return _FOR_STATUS.get(error.status_code, InternalError)(str(error.detail))
+
+
+def _allowed(request: Request) -> str:
+    """The methods of an address. The framework names only those of the first route that has it."""
+    return ", ".join(
+        method
+        for method in ("GET", "POST", "PATCH", "PUT", "DELETE")
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    )
 
 
 def _from_validation(error: RequestValidationError) -> InvalidRequest:

@@ -1,6 +1,9 @@
 """Runs the application under gunicorn's ASGI worker, or under uvicorn: one serving process, as a pod has it."""
 
+import contextlib
+import signal
 import socket
+import sys
 
 import uvicorn
 from fastapi import FastAPI
@@ -35,7 +38,9 @@ def claim_ports(settings: Settings) -> socket.socket:
 
 
 def serve_with_uvicorn(settings: Settings, listener: socket.socket) -> None:
-    """Serve under uvicorn, in this process."""
+    """Serve under uvicorn, in this process, until SIGTERM or SIGINT."""
+    # uvicorn repeats the signal when it has ended its work in order: that is no failure.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     config = uvicorn.Config(
         create_app(settings, with_admin_port=True),
         log_config=None,
@@ -43,7 +48,8 @@ def serve_with_uvicorn(settings: Settings, listener: socket.socket) -> None:
         server_header=False,
         timeout_graceful_shutdown=settings.graceful_timeout_seconds,
     )
-    uvicorn.Server(config).run(sockets=[listener])
+    with contextlib.suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no types

@@ -59,7 +59,7 @@ class Change(Base):
     actor: Mapped[str]
     type: Mapped[str]
     item_id: Mapped[UUID | None]
-    book_id: Mapped[int | None]
+    book_id: Mapped[int | None] = mapped_column(BigInteger)
     price_id: Mapped[UUID | None]
     before: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     after: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Uuid, bindparam
+from sqlalchemy import BigInteger, ColumnElement, Uuid, bindparam
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -24,7 +24,7 @@ class Item(Base):
     tax_category: Mapped[str]
     attributes: Mapped[dict[str, Any]] = mapped_column(JSONB)
     archived_at: Mapped[Instant | None]
-    version: Mapped[int]
+    version: Mapped[int] = mapped_column(BigInteger)
     created_at: Mapped[Instant]
     updated_at: Mapped[Instant]
 

@@ -28,7 +28,7 @@ class PriceRow(Base):
 
     id: Mapped[Uuid7]
     item_id: Mapped[UUID] = mapped_column(ForeignKey("items.id"))
-    book_id: Mapped[int] = mapped_column(ForeignKey("books.id"))
+    book_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("books.id"))
     amount: Mapped[Amount | None]
     per: Mapped[Amount]
     min_quantity: Mapped[Amount]

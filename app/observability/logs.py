@@ -24,7 +24,9 @@ def configure(settings: Settings) -> None:
             structlog.processors.JSONRenderer(ensure_ascii=True),
         ]
     else:
-        rendering = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        rendering = [
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+        ]
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
@@ -41,6 +43,11 @@ def configure(settings: Settings) -> None:
     for server in ("uvicorn", "uvicorn.error", "uvicorn.access", "gunicorn.error", "gunicorn.access"):
         logging.getLogger(server).handlers = []
         logging.getLogger(server).propagate = not server.endswith("access")
+    route_to_standard_library()
+
+
+def route_to_standard_library() -> None:
+    """Hand structlog's events to the loggers of the standard library."""
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,

@@ -1,5 +1,6 @@
 """Field types that requests and answers share."""
 
+import re
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -96,14 +97,18 @@ Moment = Annotated[
 """An instant, or a day that becomes one in the book's time zone."""
 
 
+# Control characters, and halves of surrogate pairs, which JSON can express but no encoding can.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
+
+
 def _no_control_characters(text: str) -> str:
-    if any((ord(character) < 32 and character not in "\t\n\r") or ord(character) == 127 for character in text):
+    if _UNPRINTABLE.search(text.translate({ord(character): None for character in "\t\n\r"})):
         raise PydanticCustomError("control-character", "must not contain control characters")
     return text
 
 
 def _one_line(text: str) -> str:
-    if text != text.strip() or any(ord(character) < 32 or ord(character) == 127 for character in text):
+    if text != text.strip() or _UNPRINTABLE.search(text):
         raise PydanticCustomError(
             "not-one-line",
             "must be one line of text, without blanks around it and without control characters",

@@ -1,0 +1,1 @@
+"""What Pricebook is compared with."""

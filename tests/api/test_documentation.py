@@ -1,0 +1,53 @@
+"""The API documents itself, completely and without the internet."""
+
+import re
+
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+from app import errors
+
+
+@pytest.mark.parametrize("page", ["/docs", "/redoc"])
+async def test_pages_need_nothing_from_elsewhere(client: httpx2.AsyncClient, page: str) -> None:
+    html = (await client.get(page)).text
+    addresses = re.findall(r"""(?:src|href)=["']([^"']+)|url: ["']([^"']+)|spec-url=["']([^"']+)""", html)
+    flat = [address for group in addresses for address in group if address]
+    assert any(address.endswith(".js") for address in flat)
+    for address in flat:
+        assert address.startswith("/"), address
+        assert (await client.get(address)).status_code == 200
+    assert "https://" not in html
+
+
+async def test_every_operation_is_described(app: FastAPI) -> None:
+    document = app.openapi()
+    operations = [
+        (f"{method.upper()} {path}", operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+    assert len(operations) >= 12
+    for name, operation in operations:
+        assert operation["summary"], name
+        assert operation["description"], name
+        assert "503" in operation["responses"], name
+        problems = [
+            response
+            for status, response in operation["responses"].items()
+            if not status.startswith("2") and "application/problem+json" in response.get("content", {})
+        ]
+        assert problems, name
+        if "requestBody" in operation:
+            schema = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/")[-1]
+            assert document["components"]["schemas"][schema]["examples"], name
+
+
+async def test_problem_types_have_an_address(client: httpx2.AsyncClient) -> None:
+    listed = (await client.get("/problems")).json()
+    assert [kind["type"] for kind in listed] == [f"/problems/{kind.slug}" for kind in errors.problem_types()]
+    for kind in listed:
+        assert (await client.get(kind["type"])).json() == kind
+        assert kind["description"].endswith(".")
+    assert (await client.get("/problems/none")).json()["type"] == "/problems/not-found"

@@ -1,0 +1,109 @@
+"""Fixtures: one server and one migrated database for each test process, an application over it, a client for it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+import httpx2
+import pytest
+from fastapi import FastAPI
+from sqlalchemy.engine import URL
+
+from app.main import create_app
+from app.migrations import migrate
+from app.observability import logs
+from app.settings import Settings
+from tests.support import postgres
+
+_CLEAR = """
+    DELETE FROM price_retirements; DELETE FROM price_rows; DELETE FROM items; DELETE FROM changes WHERE seq > 1;
+    DELETE FROM books WHERE key <> 'default'; UPDATE ledger SET seq = 1;
+"""
+
+
+# So that pytest shows the log of a failing test, and only that.
+logs.route_to_standard_library()
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """One event loop for the whole run, so that the application's connections can be shared."""
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[URL]:
+    """A PostgreSQL server, as its superuser."""
+    with postgres.test_server() as url:
+        postgres.create_serving_role(url)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def database_name(worker_id: str) -> str:
+    """A name of this test process's own."""
+    return f"pricebook_test_{worker_id}"
+
+
+@pytest.fixture(scope="session")
+def owner_url(server: URL, database_name: str) -> Iterator[URL]:
+    """A migrated database, as its owner."""
+    with postgres.database(server, database_name) as url:
+        asyncio.run(migrate(make_settings(url, serving_role=postgres.SERVING_ROLE)))
+        yield url
+
+
+@pytest.fixture
+def fresh_url(server: URL, worker_id: str) -> Iterator[URL]:
+    """An empty database for one test."""
+    with postgres.database(server, f"pricebook_fresh_{worker_id}") as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def settings(owner_url: URL) -> Settings:
+    """Settings of the application under test, which serves as the role without DDL rights."""
+    return make_settings(postgres.as_serving_role(owner_url))
+
+
+def make_settings(url: URL, **changes: Any) -> Settings:
+    """Settings for tests; nothing comes from the environment of whoever runs them."""
+    values: dict[str, Any] = {
+        "database_url": postgres.text(url),
+        "secret_key": "of no use outside of the tests, but long enough",
+        "database_pool_size": 20,
+        "migration_wait_seconds": 10,
+        **changes,
+    }
+    return Settings(_env_file=None, **values)
+
+
+@pytest.fixture(scope="session")
+async def app(settings: Settings, anyio_backend: str) -> AsyncIterator[FastAPI]:
+    """The application, started."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture(scope="session")
+async def owner(owner_url: URL, anyio_backend: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection as the database's owner, to look behind the API."""
+    connection = await asyncpg.connect(postgres.text(owner_url))
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture(scope="session")
+async def _client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
+    transport = httpx2.ASGITransport(app=app)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://pricebook.test") as client:
+        yield client
+
+
+@pytest.fixture
+async def client(_client: httpx2.AsyncClient, owner: asyncpg.Connection) -> httpx2.AsyncClient:
+    """A client of an application whose ledger holds nothing but the default book."""
+    await owner.execute(_CLEAR)
+    return _client

@@ -1,0 +1,125 @@
+"""The schema: made from nothing, equal to the models, safe to change under load, and without DDL rights to serve."""
+
+import asyncio
+import subprocess
+import sys
+from io import StringIO
+from pathlib import Path
+
+import asyncpg
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection
+from sqlalchemy.engine import URL
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app import migrations
+from app.migrations import MigrationError, migrate
+from app.models import Base
+from tests.conftest import make_settings
+from tests.support import postgres
+
+_ROOT = Path(__file__).parents[2]
+
+
+async def connect(url: URL) -> asyncpg.Connection:
+    return await asyncpg.connect(postgres.text(url))
+
+
+async def test_models_and_migrations_agree(owner_url: URL) -> None:
+    def differences(connection: Connection) -> list[object]:
+        context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+        return list(compare_metadata(context, Base.metadata))
+
+    engine = create_async_engine(owner_url.set(drivername="postgresql+asyncpg"))
+    async with engine.connect() as connection:
+        assert await connection.run_sync(differences) == []
+    await engine.dispose()
+
+
+async def test_the_first_migration_takes_the_settings_of_the_default_book(fresh_url: URL) -> None:
+    settings = make_settings(fresh_url, default_currency="JPY", default_time_zone="Asia/Tokyo")
+    assert await migrate(settings) == migrations.head()
+    connection = await connect(fresh_url)
+    book = await connection.fetchrow("SELECT key, currency, time_zone FROM books")
+    change = await connection.fetchrow("SELECT seq, type, after ->> 'currency' AS currency FROM changes")
+    await connection.close()
+    assert tuple(book) == ("default", "JPY", "Asia/Tokyo")
+    assert tuple(change) == (1, "book.created", "JPY")
+
+
+async def test_many_may_migrate_at_once_and_again(fresh_url: URL) -> None:
+    settings = make_settings(fresh_url)
+    assert set(await asyncio.gather(*(migrate(settings) for _ in range(5)))) == {migrations.head()}
+    connection = await connect(fresh_url)
+    assert await connection.fetchval("SELECT count(*) FROM books") == 1
+    await connection.close()
+    assert await migrate(settings) == migrations.head()
+
+
+async def test_a_newer_schema_is_left_alone(fresh_url: URL) -> None:
+    await migrate(make_settings(fresh_url))
+    connection = await connect(fresh_url)
+    await connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    await connection.close()
+    with pytest.raises(MigrationError, match=r"9999.*newer"):
+        await migrate(make_settings(fresh_url))
+
+
+async def test_an_unreachable_database_is_named(fresh_url: URL) -> None:
+    nowhere = fresh_url.set(host="127.0.0.1", port=1, query={}, password="hunter2")  # noqa: S106 - looked for below
+    with pytest.raises(MigrationError, match=r"127\.0\.0\.1") as refusal:
+        await migrate(make_settings(nowhere, migration_wait_seconds=0))
+    assert "hunter2" not in str(refusal.value)
+
+
+async def test_a_missing_serving_role_is_named(fresh_url: URL) -> None:
+    with pytest.raises(MigrationError, match=r"nobody_here.*CREATE ROLE"):
+        await migrate(make_settings(fresh_url, serving_role="nobody_here"))
+
+
+async def test_a_role_without_rights_is_told(server: URL, owner_url: URL, fresh_url: URL) -> None:
+    with pytest.raises(MigrationError, match="permission denied"):
+        await migrate(make_settings(postgres.as_serving_role(fresh_url)))
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE x ()",
+        "DROP TABLE items",
+        "ALTER TABLE items ADD COLUMN x text",
+        "TRUNCATE changes",
+        "DELETE FROM items",
+        "DELETE FROM price_rows",
+        "UPDATE price_rows SET amount = 0",
+        "UPDATE changes SET actor = 'x'",
+        "INSERT INTO ledger (seq, recorded_at) VALUES (1, now())",
+        "UPDATE alembic_version SET version_num = 'x'",
+    ],
+)
+async def test_the_serving_role_can_neither_change_the_schema_nor_rewrite_history(
+    owner_url: URL, statement: str
+) -> None:
+    connection = await connect(postgres.as_serving_role(owner_url))
+    try:
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+def test_squawk_finds_no_statement_that_blocks_a_running_service(tmp_path: Path) -> None:
+    script = tmp_path / "migrations.sql"
+    output = StringIO()
+    configuration = migrations.config()
+    configuration.output_buffer = output
+    command.upgrade(configuration, "head", sql=True)
+    script.write_text(output.getvalue())
+    squawk = Path(sys.executable).with_name("squawk")
+    run = subprocess.run(
+        [squawk, "--config", _ROOT / ".squawk.toml", script], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stdout + run.stderr

@@ -1,0 +1,209 @@
+"""The service as a process: under each server, with its two ports, until a signal ends it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import pytest
+from sqlalchemy.engine import URL
+
+from tests.support import postgres
+
+PRICEBOOK = Path(sys.executable).with_name("pricebook")
+SECRET = "of no use outside of the tests, but long enough"  # noqa: S105 - as it says
+
+
+def free_port() -> int:
+    with socket.socket() as candidate:
+        candidate.bind(("127.0.0.1", 0))
+        port: int = candidate.getsockname()[1]
+        return port
+
+
+def environment(**settings: object) -> dict[str, str]:
+    """A clean environment with these settings."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    return kept | {name.upper(): str(value) for name, value in settings.items()}
+
+
+@dataclass
+class Service:
+    """A running service."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+    api: str
+    admin: str
+
+    def stop(self, how: signal.Signals) -> tuple[int, str]:
+        """Signal it; returns the exit code and everything that it printed."""
+        self.process.send_signal(how)
+        return self.process.wait(timeout=20), self.log.read_text()
+
+
+@contextmanager
+def running(command: str, directory: Path, **settings: object) -> Iterator[Service]:
+    port, admin_port = free_port(), free_port()
+    log = directory / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [PRICEBOOK, command],
+            cwd=directory,
+            env=environment(host="127.0.0.1", admin_host="127.0.0.1", port=port, admin_port=admin_port, **settings),
+            stdout=output,
+            stderr=output,
+        )
+    service = Service(process, log, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}")
+    try:
+        wait_until_ready(service)
+        yield service
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait(timeout=20)
+
+
+def wait_until_ready(service: Service) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        try:
+            if httpx2.get(f"{service.admin}/readyz", timeout=2).status_code == 200:
+                return
+        except httpx2.TransportError:
+            pass
+        if service.process.poll() is not None:
+            break
+        time.sleep(0.05)
+    pytest.fail(f"the service did not get ready:\n{service.log.read_text()}")
+
+
+def run(*arguments: object, directory: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        [PRICEBOOK, *map(str, arguments)],
+        cwd=directory,
+        env=environment(**settings),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_serve(owner_url: URL, tmp_path: Path, kind: str, how: signal.Signals) -> None:
+    url = postgres.text(postgres.as_serving_role(owner_url))
+    with running("serve", tmp_path, server=kind, database_url=url, secret_key=SECRET) as service:
+        created = httpx2.post(f"{service.api}/items/", json={"name": "Foo", "price": 35.4, "tax": 3.2})
+        assert (created.status_code, created.json()["price_with_tax"]) == (200, 38.6)
+        large = httpx2.post(f"{service.api}/items/", content=b" " * 2_000_000)
+        assert (large.status_code, large.json()["type"]) == (413, "/problems/content-too-large")
+        metrics = httpx2.get(f"{service.admin}/metrics").text
+        assert 'http_requests_total{handler="/items/",method="POST",status="200"} 1.0' in metrics
+        assert httpx2.get(f"{service.api}/metrics").status_code == 404
+        code, output = service.stop(how)
+    assert code == 0, output
+    assert '"path": "/items/"' in output
+    assert '"request_id"' in output
+    assert "Traceback" not in output
+
+
+def test_dev_starts_everything_prints_lines_that_work_and_stops_everything(tmp_path: Path) -> None:
+    with running("dev", tmp_path) as service:
+        shell = subprocess.run(["pgrep", "-f", str(tmp_path / ".data")], capture_output=True, text=True, check=False)
+        assert shell.stdout, "an embedded PostgreSQL runs"
+
+        second = run("dev", directory=tmp_path, port=httpx2.URL(service.api).port, admin_port=free_port())
+        assert second.returncode == 1
+        assert second.stderr.splitlines()[1].startswith("PORT: cannot listen on 127.0.0.1:")
+        assert len(second.stderr.splitlines()) == 2
+
+        code, output = service.stop(signal.SIGINT)
+    assert code == 0, output
+    lines = [line for line in output.splitlines() if line.startswith("curl ")]
+    assert len(lines) == 2
+    assert output.rstrip().endswith("Stopped.")
+    left = subprocess.run(["pgrep", "-f", str(tmp_path / ".data")], capture_output=True, text=True, check=False)
+    assert left.stdout == ""
+
+    port = httpx2.URL(service.api).port
+    with running("dev", tmp_path) as again:
+        pasted = [line.replace(f":{port}/", f":{httpx2.URL(again.api).port}/") for line in lines]
+        answers = [subprocess.run(line, shell=True, capture_output=True, text=True, check=True) for line in pasted]  # noqa: S602 - as a reader would
+        assert '"price_with_tax":38.6' in answers[0].stdout
+        assert answers[0].stdout.strip() in answers[1].stdout
+
+
+def test_a_used_port_is_said_in_one_line(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for name in ("port", "admin_port"):
+            ports = {"port": free_port(), "admin_port": free_port(), name: port}
+            result = run(
+                "serve",
+                directory=tmp_path,
+                database_url="postgresql://x/x",
+                secret_key=SECRET,
+                host="127.0.0.1",
+                admin_host="127.0.0.1",
+                **ports,
+            )
+            assert result.returncode == 1
+            reason = f"cannot listen on 127.0.0.1:{port}: Address already in use"
+            expected = f"{name.upper()}: {reason}. Set {name.upper()} to another port."
+            assert result.stderr.splitlines()[1:] == [expected]
+
+
+def test_missing_settings_are_said_before_anything_starts(tmp_path: Path) -> None:
+    result = run("serve", directory=tmp_path)
+    assert (result.returncode, result.stdout) == (1, "")
+    first, *lines = result.stderr.splitlines()
+    assert first == "The settings are not right:"
+    assert [line.partition(":")[0] for line in lines] == ["DATABASE_URL", "SECRET_KEY"]
+
+
+def test_migrate_and_check(fresh_url: URL, tmp_path: Path) -> None:
+    settings = {"database_url": postgres.text(fresh_url), "secret_key": SECRET}
+    before = run("check", directory=tmp_path, **settings)
+    assert before.returncode == 1
+    assert "FAIL  The database has no schema yet. Run: pricebook migrate" in before.stdout
+    migrated = run("migrate", directory=tmp_path, database_url=settings["database_url"])
+    assert (migrated.returncode, migrated.stdout) == (0, "The schema is at 0001.\n"), migrated.stderr
+    after = run("check", directory=tmp_path, **settings)
+    assert (after.returncode, after.stdout.count("ok  ")) == (0, 4), after.stdout
+
+    nowhere = "postgresql://till:hunter2@127.0.0.1:1/prices"
+    away = run("check", directory=tmp_path, **settings | {"database_url": nowhere})
+    assert away.returncode == 1
+    assert "FAIL  Database not reached: postgresql+asyncpg://till:***@127.0.0.1:1/prices" in away.stdout
+    failed = run("migrate", directory=tmp_path, database_url=nowhere, migration_wait_seconds=0)
+    assert (failed.returncode, "127.0.0.1" in failed.stderr, "hunter2" in failed.stderr) == (1, True, False)
+    assert "Traceback" not in failed.stderr
+
+
+def test_demo(owner_url: URL, tmp_path: Path) -> None:
+    url = postgres.text(postgres.as_serving_role(owner_url))
+    sample = Path(__file__).parents[2] / "deploy" / "demo" / "pricelist.csv"
+    with running("serve", tmp_path, database_url=url, secret_key=SECRET) as service:
+        first = run("demo", sample, "--url", service.api, directory=tmp_path)
+        again = run("demo", sample, "--url", service.api, directory=tmp_path)
+        items = httpx2.get(f"{service.api}/v1/items", params={"limit": 1000}).json()["items"]
+    assert first.returncode == 0, first.stdout + first.stderr
+    assert "200 new items of 200" in first.stdout
+    assert "0 new items of 200" in again.stdout
+    assert len([item for item in items if (item["sku"] or "").startswith("PB-")]) == 200
+    shown = [line for line in first.stdout.splitlines() if " EUR " in line]
+    assert len(shown) == 3
+    assert len({line.split("│")[2] for line in shown}) == 3, "three instants, three prices"
+
+    nobody = run("demo", sample, "--url", "http://127.0.0.1:1", directory=tmp_path)
+    assert (nobody.returncode, nobody.stderr.startswith("No service answers at http://127.0.0.1:1")) == (1, True)

@@ -1,0 +1,81 @@
+"""Databases for tests: made on one server, each with an owner who migrates it and a serving role without DDL rights."""
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+from sqlalchemy.engine import URL, make_url
+
+from app.embedded import embedded_postgres
+
+SERVING_ROLE = "pricebook_serving"
+_SERVING_PASSWORD = "only-for-tests"  # noqa: S105 - of a role on a throw-away server
+_EMBEDDED_DATA = Path(__file__).parents[2] / ".data" / "test-postgres"
+
+
+@contextmanager
+def test_server() -> Iterator[URL]:
+    """The server in ``TEST_DATABASE_URL`` (a superuser's), or the embedded one, which forgoes durability for speed."""
+    if given := os.environ.get("TEST_DATABASE_URL"):
+        yield make_url(given).set(drivername="postgresql")
+        return
+    with embedded_postgres(_EMBEDDED_DATA) as url:
+        server = make_url(url)
+        execute(
+            server,
+            "ALTER SYSTEM SET fsync = off",
+            "ALTER SYSTEM SET synchronous_commit = off",
+            "ALTER SYSTEM SET full_page_writes = off",
+            "SELECT pg_reload_conf()",
+        )
+        yield server
+
+
+def execute(url: URL, *statements: str) -> None:
+    """Run statements one by one, outside of any transaction."""
+
+    async def run() -> None:
+        connection = await asyncpg.connect(text(url))
+        try:
+            for statement in statements:
+                await connection.execute(statement)
+        finally:
+            await connection.close()
+
+    asyncio.run(run())
+
+
+@contextmanager
+def database(server: URL, name: str) -> Iterator[URL]:
+    """A new, empty database, dropped afterwards."""
+    execute(server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)', f'CREATE DATABASE "{name}"')
+    yield server.set(database=name)
+    execute(server, f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+def create_serving_role(server: URL) -> None:
+    """Create the role once for all test processes."""
+    execute(
+        server,
+        f"""
+        DO $$ BEGIN
+            PERFORM pg_advisory_xact_lock(20261122);
+            IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '{SERVING_ROLE}') THEN
+                CREATE ROLE {SERVING_ROLE} LOGIN PASSWORD '{_SERVING_PASSWORD}';
+            END IF;
+        END $$
+        """,
+    )
+
+
+def as_serving_role(url: URL) -> URL:
+    """The same database for the role that serves."""
+    return url.set(username=SERVING_ROLE, password=_SERVING_PASSWORD)
+
+
+def text(url: URL) -> str:
+    """The URL with its password, as asyncpg and the settings take it."""
+    return url.render_as_string(hide_password=False)

@@ -1,0 +1,138 @@
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app import money
+from app.money import NotAnAmount, RoundingMode
+
+amounts = st.decimals(
+    min_value=Decimal("-999999999999.999999999999"),
+    max_value=Decimal("999999999999.999999999999"),
+    places=12,
+    allow_nan=False,
+    allow_infinity=False,
+)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("19.99", "19.99"),
+        ("0", "0"),
+        ("-0.5", "-0.5"),
+        ("0.061232374", "0.061232374"),
+        ("999999999999.999999999999", "999999999999.999999999999"),
+        (7, "7"),
+        (Decimal("35.4"), "35.4"),
+    ],
+)
+def test_reads_plain_numbers_exactly(value: object, expected: str) -> None:
+    assert str(money.parse(value)) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [
+        ("1e3", "not-a-number"),
+        ("NaN", "not-a-number"),
+        ("Infinity", "not-a-number"),
+        (Decimal("NaN"), "not-a-number"),
+        ("", "not-a-number"),
+        (" 1", "not-a-number"),
+        ("1.", "not-a-number"),
+        (".5", "not-a-number"),
+        ("+1", "not-a-number"),
+        ("007", "not-a-number"),
+        ("1,5", "not-a-number"),
+        ("\u0661", "not-a-number"),  # a digit, but not of ours
+        (True, "not-a-number"),
+        (1.5, "not-a-number"),
+        (None, "not-a-number"),
+        ("1000000000000", "too-many-digits"),
+        ("0.1234567890123", "too-many-digits"),
+        (10**4000, "too-many-digits"),
+    ],
+)
+def test_refuses_everything_else(value: object, code: str) -> None:
+    with pytest.raises(NotAnAmount) as refusal:
+        money.parse(value)
+    assert refusal.value.code == code
+
+
+@given(amounts, st.integers(0, 4))
+def test_plain_notation_keeps_the_value_and_pads(amount: Decimal, digits: int) -> None:
+    text = money.plain(amount, digits)
+    assert Fraction(text) == Fraction(amount)
+    assert "e" not in text.lower()
+    assert len(text.partition(".")[2]) >= digits
+    assert money.plain(money.parse(text), digits) == text
+
+
+@pytest.mark.parametrize(
+    ("amount", "digits", "text"),
+    [
+        ("45.2", 2, "45.20"),
+        ("0.061232374", 2, "0.061232374"),
+        ("100", 0, "100"),
+        ("-0.00", 2, "0.00"),
+        ("1E+2", 2, "100.00"),
+    ],
+)
+def test_plain_notation(amount: str, digits: int, text: str) -> None:
+    assert money.plain(Decimal(amount), digits) == text
+
+
+@pytest.mark.parametrize(
+    ("mode", "results"),
+    [
+        # -0.125  0.125  0.135  0.131  -0.139
+        (RoundingMode.HALF_UP, ["-0.13", "0.13", "0.14", "0.13", "-0.14"]),
+        (RoundingMode.HALF_EVEN, ["-0.12", "0.12", "0.14", "0.13", "-0.14"]),
+        (RoundingMode.HALF_DOWN, ["-0.12", "0.12", "0.13", "0.13", "-0.14"]),
+        (RoundingMode.UP, ["-0.13", "0.13", "0.14", "0.14", "-0.14"]),
+        (RoundingMode.DOWN, ["-0.12", "0.12", "0.13", "0.13", "-0.13"]),
+    ],
+)
+def test_rounding_modes(mode: RoundingMode, results: list[str]) -> None:
+    values = ["-0.125", "0.125", "0.135", "0.131", "-0.139"]
+    assert [str(money.round_to(Decimal(value), 2, mode)) for value in values] == results
+
+
+def _half_up(value: Fraction, digits: int) -> Fraction:
+    """Half away from zero, in exact fractions."""
+    scaled = abs(value) * 10**digits
+    whole = scaled.numerator // scaled.denominator
+    rounded = whole + (scaled - whole >= Fraction(1, 2))
+    return Fraction(rounded if value >= 0 else -rounded, 10**digits)
+
+
+@given(
+    amounts,
+    st.decimals(min_value=0, max_value=100, places=4, allow_nan=False),
+    st.booleans(),
+    st.integers(0, 4),
+)
+def test_split_tax_agrees_with_fractions(amount: Decimal, rate: Decimal, included: bool, digits: int) -> None:
+    split = money.split_tax(amount, rate=rate, tax=None, included=included, digits=digits)
+    base = _half_up(Fraction(amount), digits)
+    tax = _half_up(base * Fraction(rate) / (100 + Fraction(rate) if included else 100), digits)
+    assert Fraction(split.tax) == tax
+    assert Fraction(split.net) == (base - tax if included else base)
+    assert split.net + split.tax == split.gross
+
+
+def test_tax_amounts_and_no_tax() -> None:
+    given_tax = money.split_tax(Decimal("35.4"), rate=None, tax=Decimal("3.2"), included=False, digits=2)
+    assert (str(given_tax.net), str(given_tax.tax), str(given_tax.gross)) == ("35.40", "3.20", "38.60")
+    none = money.split_tax(Decimal(5), rate=None, tax=None, included=True, digits=0)
+    assert [int(none.net), int(none.tax), int(none.gross)] == [5, 0, 5]
+
+
+def test_minor_units() -> None:
+    assert [money.minor_units(code) for code in ("EUR", "JPY", "KWD", "CLF")] == [2, 0, 3, 4]
+    for code in ("XAU", "XXX", "EURO", ""):
+        with pytest.raises(KeyError):
+            money.minor_units(code)
