@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from typing import Annotated
-from uuid import UUID
 
 from fastapi import Depends, Header, Path, Query, Request
 
@@ -53,13 +52,19 @@ async def _cursors(request: Request) -> Cursors:
 CursorCodec = Annotated[Cursors, Depends(_cursors)]
 
 
+async def _price_max_age(request: Request) -> int:
+    seconds: int = request.app.state.price_max_age_seconds
+    return seconds
+
+
+PriceMaxAge = Annotated[int, Depends(_price_max_age)]
+
+
 async def _item_key(
     item: Annotated[str, Path(description="Item id, or `sku:` followed by the sku", examples=["sku:FR-R92B"])],
 ) -> ItemKey:
-    if item.startswith("sku:") and "\0" not in item:
-        return ItemKey(None, item.removeprefix("sku:"))
     try:
-        return ItemKey(UUID(item), None)
+        return ItemKey.parse(item)
     except ValueError:
         raise UnknownItem("The address names no item: use its id, or sku: followed by its sku.") from None
 
@@ -68,5 +73,9 @@ ItemAddress = Annotated[ItemKey, Depends(_item_key)]
 IfMatch = Annotated[str | None, Header(description="ETag of the version that the change is based on")]
 IfNoneMatch = Annotated[str | None, Header(description="ETag of the copy at hand; answers 304 if it is current")]
 At = Annotated[Moment | None, Query(description="The instant asked about; default: now")]
+KnownAt = Annotated[Moment | None, Query(description="Answer as known at this instant; default: as known now")]
+KnownSeq = Annotated[int | None, Query(ge=0, le=2**63 - 1, description="Answer as known after this change")]
+From = Annotated[Moment | None, Query(alias="from", description="First instant of the window")]
+To = Annotated[Moment | None, Query(description="First instant after the window")]
 BookQuery = Annotated[BookKey, Query(description="Key of the book")]
 QuantityQuery = Annotated[Quantity, Query(description="Number of units")]

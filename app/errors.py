@@ -82,6 +82,12 @@ class NoPrice(ProblemError):
     slug, title, status = "no-price", "The item has no price", 404
 
 
+class UnknownSeq(ProblemError):
+    """`known_seq` is beyond the newest change: that state of knowledge does not exist yet."""
+
+    slug, title, status = "unknown-seq", "No such change yet", 422
+
+
 class NotForSale(ProblemError):
     """The item's price row at that instant says that the item is not for sale (its amount is null)."""
 
@@ -116,6 +122,24 @@ class ItemArchived(ProblemError):
     """The item is archived and takes no new prices. Restore it first: PATCH it with `"archived_at": null`."""
 
     slug, title, status = "item-archived", "The item is archived", 409
+
+
+class DuplicateBook(ProblemError):
+    """Another book has this key."""
+
+    slug, title, status = "duplicate-book", "The book exists", 409
+
+
+class CurrencyFixed(ProblemError):
+    """The book has prices, so its currency stays. Prices in another currency belong into another book."""
+
+    slug, title, status = "currency-fixed", "The currency cannot change", 409
+
+
+class HistoryTooShort(ProblemError):
+    """The item's prices do not reach back over all the days before the reduction: no prior price can be stated."""
+
+    slug, title, status = "history-too-short", "The price history is too short", 409
 
 
 class AlreadySuperseded(ProblemError):

@@ -18,7 +18,7 @@ from app.readiness import Readiness
 from app.routers import items as plain_items
 from app.routers import problem_types
 from app.routers.operations import create_operations_app
-from app.routers.v1 import items, prices
+from app.routers.v1 import books, items, prices
 from app.settings import Settings, load_settings
 
 logger = structlog.get_logger(__name__)
@@ -53,11 +53,13 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
         redoc_url=None,
     )
     app.state.database = database
+    app.state.price_max_age_seconds = settings.price_max_age_seconds
     app.state.cursors = Cursors(settings.secret_key.get_secret_value())
 
     # The addresses of an item may hold slashes (skus do), so the longer ones come first.
     v1 = f"/{settings.api_version}"
     app.include_router(prices.router, prefix=v1)
+    app.include_router(books.router, prefix=v1)
     app.include_router(items.router, prefix=v1)
     app.include_router(plain_items.router)
     app.include_router(problem_types.router)

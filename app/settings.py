@@ -70,6 +70,9 @@ class Settings(BaseSettings):
     default_currency: str = Field("EUR", description="Currency of the book `default`, used at the first migration")
     default_time_zone: str = Field("UTC", description="Time zone of the book `default`, used at the first migration")
 
+    price_max_age_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
+        5, description="How long HTTP caches may keep a price; never beyond its next boundary"
+    )
     max_body_bytes: Annotated[int, Field(ge=1024, le=1_073_741_824)] = Field(
         1_048_576, description="Largest request body"
     )

@@ -16,7 +16,7 @@ from app.observability import logs
 from app.settings import Settings
 from tests.support import postgres
 
-_CLEAR = """
+CLEAR = """
     DELETE FROM price_retirements; DELETE FROM price_rows; DELETE FROM items; DELETE FROM changes WHERE seq > 1;
     DELETE FROM books WHERE key <> 'default'; UPDATE ledger SET seq = 1;
 """
@@ -105,5 +105,5 @@ async def _client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
 @pytest.fixture
 async def client(_client: httpx2.AsyncClient, owner: asyncpg.Connection) -> httpx2.AsyncClient:
     """A client of an application whose ledger holds nothing but the default book."""
-    await owner.execute(_CLEAR)
+    await owner.execute(CLEAR)
     return _client

@@ -51,6 +51,7 @@ class Change(Base):
         Index("ix_changes_at_seq", "at", "seq"),
         # Only the versions of items and books, which a read as known at an earlier seq looks up.
         Index("ix_changes_item_id_seq", "item_id", "seq", postgresql_where=text("price_id IS NULL")),
+        Index("ix_changes_sku_seq", text("(after ->> 'sku')"), "seq", postgresql_where=text("price_id IS NULL")),
         Index("ix_changes_book_id_seq", "book_id", "seq", postgresql_where=text("item_id IS NULL")),
     )
 

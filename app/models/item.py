@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, Uuid, bindparam
+from sqlalchemy import BigInteger, ColumnElement, Index, Uuid, bindparam
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -14,6 +14,10 @@ class Item(Base):
     """An item. Its prices are rows of :class:`app.models.price.PriceRow`."""
 
     __tablename__ = "items"
+    __table_args__ = tuple(
+        Index(f"ix_items_{column}_trgm", column, postgresql_using="gin", postgresql_ops={column: "gin_trgm_ops"})
+        for column in ("name", "sku")
+    )
 
     id: Mapped[Uuid7]
     sku: Mapped[str | None] = mapped_column(unique=True)
@@ -34,6 +38,18 @@ class ItemKey(NamedTuple):
 
     id: UUID | None
     sku: str | None
+
+    @classmethod
+    def parse(cls, text: str) -> "ItemKey":
+        """Read an id, or ``sku:`` and a sku.
+
+        :raises ValueError: if the text is neither.
+        """
+        if text.startswith("sku:"):
+            if "\0" in text:
+                raise ValueError("a sku has no NUL")
+            return cls(None, text.removeprefix("sku:"))
+        return cls(UUID(text), None)
 
     def __str__(self) -> str:
         return str(self.id) if self.id else f"sku:{self.sku}"

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index
+from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Amount, Base, Instant, Uuid7
@@ -24,6 +24,9 @@ class PriceRow(Base):
         CheckConstraint("tax IS NULL OR tax_rate IS NULL", name="one_tax"),
         CheckConstraint("valid_to > valid_from", name="interval"),
         Index("ix_price_rows_item_id_book_id_valid_from", "item_id", "book_id", "valid_from"),
+        # The schedule looks for starts and ends in a window, over all items.
+        Index("ix_price_rows_book_id_valid_from", "book_id", "valid_from"),
+        Index("ix_price_rows_book_id_valid_to", "book_id", "valid_to", postgresql_where=text("valid_to IS NOT NULL")),
     )
 
     id: Mapped[Uuid7]

@@ -11,6 +11,7 @@ the quantity asked for and the instant inside their half-open interval, take the
 
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, FromClause, and_, exists, func, or_, select, tuple_
@@ -19,62 +20,51 @@ from sqlalchemy.orm import aliased
 from app.models.price import PriceRetirement, PriceRow
 
 
-def known_rows(
-    row: type[PriceRow],
-    *,
-    item_id: ColumnElement[UUID],
-    book_id: ColumnElement[int],
-    known_seq: ColumnElement[int],
-    quantity: ColumnElement[Decimal],
-) -> ColumnElement[bool]:
-    """The condition for rows that may answer: right item, book and quantity, recorded and not retired."""
+class Where(NamedTuple):
+    """What is asked about, as columns: of parameters, or of tables when asking for many items at once."""
+
+    item_id: ColumnElement[UUID]
+    book_id: ColumnElement[int]
+    at: ColumnElement[datetime]
+    known_seq: ColumnElement[int]
+    quantity: ColumnElement[Decimal]
+
+
+def in_play(row: type[PriceRow], where: Where) -> ColumnElement[bool]:
+    """The condition for rows that may answer at some instant: of the item and book, known, for the quantity."""
     retired = (
         exists()
-        .where(PriceRetirement.price_id == row.id, PriceRetirement.seq <= known_seq)
+        .where(PriceRetirement.price_id == row.id, PriceRetirement.seq <= where.known_seq)
         .correlate_except(PriceRetirement)
     )
     return and_(
-        row.item_id == item_id,
-        row.book_id == book_id,
-        row.seq <= known_seq,
-        row.min_quantity <= quantity,
+        row.item_id == where.item_id,
+        row.book_id == where.book_id,
+        row.seq <= where.known_seq,
+        row.min_quantity <= where.quantity,
         ~retired,
     )
 
 
-def answering_row(
-    *,
-    item_id: ColumnElement[UUID],
-    book_id: ColumnElement[int],
-    at: ColumnElement[datetime],
-    known_seq: ColumnElement[int],
-    quantity: ColumnElement[Decimal],
-) -> FromClause:
-    """The row that answers, as a lateral subquery of at most one row with the columns of ``price_rows``."""
+def answering_row(where: Where, *, just_before: bool = False, name: str = "price") -> FromClause:
+    """The row that answers, as a lateral subquery of at most one row with the columns of ``price_rows``.
+
+    :param just_before: ask for the last instant before ``where.at`` instead of that instant itself.
+    """
     row = aliased(PriceRow, name="candidate")
+    begun = row.valid_from < where.at if just_before else row.valid_from <= where.at
+    going_on = row.valid_to >= where.at if just_before else row.valid_to > where.at
     return (
         select(row)
-        .where(
-            known_rows(row, item_id=item_id, book_id=book_id, known_seq=known_seq, quantity=quantity),
-            row.valid_from <= at,
-            or_(row.valid_to.is_(None), row.valid_to > at),
-        )
+        .where(in_play(row, where), begun, or_(row.valid_to.is_(None), going_on))
         .order_by(row.valid_to.is_(None), row.min_quantity.desc(), row.valid_from.desc(), row.seq.desc())
         .limit(1)
         .correlate_except(row)
-        .lateral("price")
+        .lateral(name)
     )
 
 
-def effective_until(
-    answer: FromClause,
-    *,
-    item_id: ColumnElement[UUID],
-    book_id: ColumnElement[int],
-    at: ColumnElement[datetime],
-    known_seq: ColumnElement[int],
-    quantity: ColumnElement[Decimal],
-) -> ColumnElement[datetime | None]:
+def effective_until(answer: FromClause, where: Where) -> ColumnElement[datetime | None]:
     """The next instant at which the answer changes by itself, or null if none is known.
 
     Either the answering row ends, or a row starts that comes before it in the order of the rule. A row that starts
@@ -88,11 +78,7 @@ def effective_until(
     )
     next_start = (
         select(func.min(row.valid_from))
-        .where(
-            known_rows(row, item_id=item_id, book_id=book_id, known_seq=known_seq, quantity=quantity),
-            row.valid_from > at,
-            comes_first,
-        )
+        .where(in_play(row, where), row.valid_from > where.at, comes_first)
         .correlate_except(row)
     )
     return func.least(answer.c.valid_to, next_start.scalar_subquery())

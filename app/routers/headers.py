@@ -3,3 +3,4 @@
 SEQ = "Pricebook-Seq"
 ETAG = "ETag"
 LOCATION = "Location"
+CACHE_CONTROL = "Cache-Control"

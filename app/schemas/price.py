@@ -1,13 +1,15 @@
 """Price rows, and the answers made from them."""
 
 from datetime import datetime
+from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.schemas.base import Amount, BookKey, DecimalString, Input, Moment, Output, Quantity, Rate, Reason
+from app.schemas.base import Amount, BookKey, DecimalString, Input, Line, Moment, Output, Quantity, Rate, Reason
+from app.timeline import Outcome
 
 ONE = "1"
 
@@ -88,6 +90,22 @@ class Display(Output):
     gross: DecimalString
 
 
+class Explanation(Output):
+    """A price row and why it answers or does not."""
+
+    price_id: UUID
+    seq: int
+    amount: DecimalString | None
+    per: DecimalString
+    min_quantity: DecimalString
+    valid_from: datetime
+    valid_to: datetime | None
+    outcome: Outcome = Field(
+        description="`answers`; or why not: retired (`superseded`, `voided`), not in force (`quantity-too-small`, "
+        "`not-yet-valid`, `ended`), or behind the row that answers in the order of the rule"
+    )
+
+
 class PriceAnswer(Output):
     """What an item costs."""
 
@@ -114,6 +132,152 @@ class PriceAnswer(Output):
     recorded_at: datetime
     reason: str | None
     display: Display
+    explain: list[Explanation] | None = Field(description="With `explain=true`: every row, those in force first")
 
 
-ItemReference = Annotated[str, Field(description="Item id, or `sku:` and the sku", examples=["sku:FR-R92B"])]
+class PriceInForce(Output):
+    """The terms in force during a step; `amount` is null if the item is not for sale."""
+
+    amount: DecimalString | None
+    per: DecimalString
+    min_quantity: DecimalString
+    tax_rate: DecimalString | None
+    tax: DecimalString | None
+    tax_included: bool
+    valid_from: datetime
+    valid_to: datetime | None
+    price_id: UUID
+    seq: int
+    recorded_at: datetime
+    reason: str | None
+    display: Display | None
+
+
+class Step(Output):
+    """A stretch of time with one answer: from `from` until just before `to`. Without a price, all else is null."""
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+
+    from_: datetime | None = Field(alias="from", description="null: since ever")
+    to: datetime | None = Field(description="null: until something newer")
+    amount: DecimalString | None
+    per: DecimalString | None
+    min_quantity: DecimalString | None
+    tax_rate: DecimalString | None
+    tax: DecimalString | None
+    tax_included: bool | None
+    valid_from: datetime | None
+    valid_to: datetime | None
+    price_id: UUID | None
+    seq: int | None
+    recorded_at: datetime | None
+    reason: str | None
+    display: Display | None
+
+
+class Timeline(Output):
+    """An item's prices over time in one book, for one quantity, in one state of knowledge."""
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+
+    item_id: UUID
+    book: str
+    currency: str
+    from_: datetime | None = Field(alias="from")
+    to: datetime | None
+    known_seq: int
+    steps: list[Step]
+
+
+class PriceRows(Output):
+    """An item's price rows in one book as recorded, superseded and voided ones included, in the order of `seq`."""
+
+    item_id: UUID
+    book: str
+    currency: str
+    known_seq: int
+    rows: list[PriceRow]
+
+
+class PriorPrice(Output):
+    """The lowest price in force during the days before a reduction began."""
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+
+    item_id: UUID
+    book: str
+    currency: str
+    reduced_at: datetime
+    days: int
+    amount: DecimalString
+    per: DecimalString
+    tax_rate: DecimalString | None
+    tax: DecimalString | None
+    tax_included: bool
+    from_: datetime = Field(alias="from", description="Start of the stretch within those days with this price")
+    to: datetime
+    price_id: UUID
+
+
+class LookupLine(Input):
+    """One item to price."""
+
+    item: Annotated[Line, Field(min_length=1, max_length=104, description="Item id, or `sku:` and the sku")]
+    quantity: Quantity = Field(default=ONE, validate_default=True)
+
+
+class Lookup(Input):
+    """Many items to price at one instant."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"lines": [{"item": "sku:FR-R92B"}, {"item": "sku:PB-1001", "quantity": "100"}]}]
+        }
+    )
+
+    book: BookKey = "default"
+    at: Moment | None = Field(None, description="The instant asked about; default: now")
+    lines: Annotated[list[LookupLine], Field(min_length=1, max_length=1000)]
+
+
+class LookupFailure(StrEnum):
+    """Why a line has no price."""
+
+    NO_PRICE = "no-price"
+    NOT_FOR_SALE = "not-for-sale"
+    UNKNOWN_ITEM = "unknown-item"
+
+
+class LookupMiss(Output):
+    """A line without a price."""
+
+    item: str
+    error: LookupFailure
+
+
+class LookupAnswer(Output):
+    """The prices, in the order of the lines."""
+
+    book: str
+    currency: str
+    at: datetime
+    known_seq: int
+    prices: list[PriceAnswer | LookupMiss]
+
+
+class Boundary(Output):
+    """An instant at which an item's price for one unit changes by itself."""
+
+    at: datetime
+    item_id: UUID
+    sku: str | None
+    book: str
+    before: PriceInForce | None
+    after: PriceInForce | None
+
+
+class Schedule(Output):
+    """A page of boundaries, by instant and item."""
+
+    boundaries: list[Boundary]
+    next: str | None = Field(description="Send as `cursor` for the next page; null on the last")

@@ -1,15 +1,22 @@
 """Books: price lists, each in one currency."""
 
 from datetime import date, datetime
+from typing import Any
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import RowMapping, bindparam, exists, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
-from app import instants
-from app.database import ReadSession, WriteSession
-from app.errors import FieldError, InvalidRequest, UnknownBook
-from app.models import Book
+from app import http_cache, instants, money
+from app.database import ReadSession, WriteSession, violated_constraint
+from app.errors import CurrencyFixed, DuplicateBook, FieldError, InvalidRequest, UnknownBook
+from app.models import Book, ChangeType, PriceRow
+from app.schemas import book as schemas
+from app.services import ledger
+from app.services.ledger import Written
 
 _TIME_ZONE = select(Book.time_zone).where(Book.key == bindparam("book"))
+_SELECT = select(*Book.__table__.c)
+_HAS_PRICES = select(exists().where(PriceRow.book_id == bindparam("book_id")))
 
 
 def unknown(key: str, pointer: str = "query/book") -> UnknownBook:
@@ -18,11 +25,7 @@ def unknown(key: str, pointer: str = "query/book") -> UnknownBook:
 
 
 async def instant(
-    session: ReadSession | WriteSession,
-    book: str,
-    moment: datetime | date | None,
-    *,
-    pointer: str = "query/at",
+    session: ReadSession | WriteSession, book: str, moment: datetime | date | None, *, pointer: str = "query/at"
 ) -> datetime | None:
     """A moment of a request as an instant. A bare date starts in the book's time zone, which costs a statement.
 
@@ -46,3 +49,95 @@ def start_of_day(day: date, time_zone: str, pointer: str) -> datetime:
         return instants.start_of_day(day, instants.zone(time_zone))
     except instants.NotAnInstant as error:
         raise InvalidRequest.at(pointer, "not-an-instant", str(error)) from None
+
+
+async def create(session: WriteSession, data: schemas.BookCreate, *, actor: str) -> Written[schemas.Book]:
+    """Create a book.
+
+    :raises DuplicateBook: if the key is taken.
+    :raises InvalidRequest: if the cash increment does not fit the currency.
+    """
+    values = data.model_dump()
+    values["rounding"] = _rounding(values["rounding"], data.currency)
+    (stamp,) = await ledger.advance(session)
+    values |= {"version": 1, "created_at": stamp.recorded_at, "updated_at": stamp.recorded_at}
+    statement = insert(Book).values(values).returning(*Book.__table__.c)
+    try:
+        row = (await session.execute(statement)).mappings().one()
+    except IntegrityError as error:
+        if violated_constraint(error) == "uq_books_key":
+            raise DuplicateBook(
+                f"There is a book {data.key} already.", [FieldError("/key", "duplicate", "is the key of another book")]
+            ) from None
+        raise
+    book = _book(row)
+    after = book.model_dump(mode="json")
+    await ledger.log(session, stamp, ChangeType.BOOK_CREATED, actor, book_id=row["id"], after=after)
+    return Written(book, stamp.seq)
+
+
+async def list_all(session: ReadSession) -> schemas.BookList:
+    """Every book."""
+    rows = (await session.execute(_SELECT.order_by(Book.key))).mappings()
+    return schemas.BookList(items=[_book(row) for row in rows], next=None)
+
+
+async def read(session: ReadSession, key: str) -> schemas.Book:
+    """The book.
+
+    :raises UnknownBook: if there is none.
+    """
+    row = (await session.execute(_SELECT.where(Book.key == key))).mappings().one_or_none()
+    if row is None:
+        raise unknown(key, "path/key")
+    return _book(row)
+
+
+async def change(
+    session: WriteSession, key: str, patch: schemas.BookPatch, *, if_match: str | None, actor: str
+) -> Written[schemas.Book]:
+    """Apply a merge patch. One that changes nothing writes nothing and takes no seq.
+
+    :raises UnknownBook: if there is no such book.
+    :raises PreconditionRequired: without ``if_match``.
+    :raises PreconditionFailed: if the book is at another version.
+    :raises CurrencyFixed: if the currency would change and the book has prices.
+    :raises InvalidRequest: if the cash increment does not fit the currency.
+    """
+    # Writers of prices hold a share of this lock from the moment in which they read the currency.
+    row = (await session.execute(_SELECT.where(Book.key == key).with_for_update())).mappings().one_or_none()
+    if row is None:
+        raise unknown(key, "path/key")
+    http_cache.require_match(if_match, row["version"])
+    before = _book(row)
+    values = patch.model_dump(exclude_unset=True)
+    currency = values.get("currency", before.currency)
+    policy = {**row["rounding"], **values.get("rounding", {})}
+    if isinstance(policy["cash_increment"], str):
+        policy["cash_increment"] = money.parse(policy["cash_increment"])
+    values["rounding"] = _rounding(policy, currency)
+    if currency != before.currency and await session.scalar(_HAS_PRICES, {"book_id": row["id"]}):
+        raise CurrencyFixed(f"Book {key} has prices in {before.currency}. Create another book for {currency}.")
+    changed = {name: value for name, value in values.items() if row[name] != value}
+    if not changed:
+        return Written(before, None)
+    (stamp,) = await ledger.advance(session)
+    statement = update(Book).where(Book.id == row["id"]).returning(*Book.__table__.c)
+    values = {**changed, "version": before.version + 1, "updated_at": stamp.recorded_at}
+    after = _book((await session.execute(statement.values(values))).mappings().one())
+    documents = [document.model_dump(mode="json") for document in (before, after)]
+    await ledger.log(
+        session, stamp, ChangeType.BOOK_UPDATED, actor, book_id=row["id"], before=documents[0], after=documents[1]
+    )
+    return Written(after, stamp.seq)
+
+
+def _rounding(policy: dict[str, Any], currency: str) -> dict[str, Any]:
+    try:
+        return schemas.rounding_document(policy, money.minor_units(currency))
+    except ValueError as error:
+        raise InvalidRequest.at("/rounding/cash_increment", "not-in-currency", str(error)) from None
+
+
+def _book(row: RowMapping) -> schemas.Book:
+    return schemas.Book(**{name: row[name] for name in schemas.Book.model_fields})

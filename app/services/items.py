@@ -1,5 +1,6 @@
 """Items: creating, reading, listing, changing and archiving them."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -7,7 +8,7 @@ from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Executable, Select, Subquery, bindparam, insert, select, true, update
+from sqlalchemy import Executable, Select, Subquery, bindparam, insert, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from app import http_cache
@@ -25,15 +26,18 @@ from app.models import DEFAULT_BOOK, Book, ChangeType, Item, ItemKey
 from app.pagination import Cursors
 from app.schemas import item as schemas
 from app.schemas.price import PriceAnswer
-from app.services import answers, books, ledger, prices
+from app.services import answers, books, ledger, prices, questions
 from app.services.ledger import Written
+from app.services.questions import Moment
 
 _ITEM_COLUMNS = tuple(Item.__table__.c)
 _SELECT = select(*_ITEM_COLUMNS)
 _INSERT = insert(Item).returning(*_ITEM_COLUMNS)
 _UPDATE = update(Item).returning(*_ITEM_COLUMNS)
-_BOOK_TERMS = select(Book.id, Book.key, Book.currency, Book.time_zone, Book.tax_included).where(
-    Book.key == bindparam("book")
+_BOOK_TERMS = (
+    select(Book.id, Book.key, Book.currency, Book.time_zone, Book.tax_included)
+    .where(Book.key == bindparam("book"))
+    .with_for_update(read=True, key_share=True)
 )
 _ONE = Decimal(1)
 
@@ -48,6 +52,7 @@ class Listing:
     cursor: str | None = None
     book: str = DEFAULT_BOOK
     at: datetime | date | None = None
+    q: str | None = None
     sku: str | None = None
     gtin: str | None = None
     archived: Archived = "false"
@@ -58,6 +63,7 @@ class Listing:
         return {
             "book": self.book,
             "at": self.at.isoformat() if self.at else None,
+            "q": self.q,
             "sku": self.sku,
             "gtin": self.gtin,
             "archived": self.archived,
@@ -98,7 +104,7 @@ async def create(session: WriteSession, data: schemas.ItemCreate, *, actor: str)
 
 async def _price_now(session: WriteSession, item_id: UUID, book: str) -> PriceAnswer | None:
     try:
-        return await answers.read(session, ItemKey(item_id, None), book=book, at=None, quantity=_ONE)
+        return await answers.read(session, ItemKey(item_id, None), book=book, moment=Moment(), quantity=_ONE)
     except (NoPrice, NotForSale):
         return None
 
@@ -142,6 +148,9 @@ async def list_priced(session: ReadSession, listing: Listing, cursors: Cursors) 
         position = cursors.decode(listing.cursor, listing.filters)
         matching = matching.where(Item.id > bindparam("after"))
         parameters |= {"after": UUID(position["after"]), "at": datetime.fromisoformat(position["at"])}
+    if listing.q is not None:
+        pattern = "%" + re.sub(r"([\\%_])", r"\\\1", listing.q) + "%"
+        matching = matching.where(or_(Item.name.ilike(pattern), Item.sku.ilike(pattern)))
     if listing.sku is not None:
         matching = matching.where(Item.sku == listing.sku)
     if listing.gtin is not None:
@@ -169,8 +178,10 @@ def _question(book: str, at: datetime | None) -> dict[str, Any]:
 
 def _priced(page: Subquery) -> Select[Any]:
     """The answers for a page of items, with the items' own columns beside them."""
+    subject = questions.subject_of(page)
+    row, selected = answers.columns(subject)
     own = [column.label(f"item_{column.key}") for column in page.c if column.key not in {"id", "sku"}]
-    return answers.joined(page, true()).add_columns(*own)
+    return subject.select(*selected, *own).outerjoin(row, true())
 
 
 def _priced_item(row: Mapping[str, Any]) -> schemas.PricedItem:

@@ -5,40 +5,59 @@ from datetime import date, datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Uuid, bindparam, insert, select
+from sqlalchemy import Uuid, bindparam, insert, select, true
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
 from app import money
 from app.database import WriteSession, violated_constraint
-from app.errors import AlreadySuperseded, InvalidRequest, ItemArchived, UnknownItem
+from app.errors import AlreadySuperseded, InvalidRequest, ItemArchived, UnknownItem, UnknownPrice
 from app.models import Book, ChangeType, Item, ItemKey, PriceRetirement, PriceRow
 from app.schemas import price as schemas
 from app.services import answers, books, ledger
+from app.services.ledger import Written
 
+# The lock that the row's foreign key takes anyway, taken early: the book's currency stays until the commit.
+_book = (
+    select(Book.id, Book.currency, Book.time_zone, Book.tax_included)
+    .where(Book.key == bindparam("book"))
+    .with_for_update(read=True, key_share=True)
+    .subquery("book")
+)
 _superseded = aliased(PriceRow, name="superseded")
 _TARGET = (
     select(
         Item.id.label("item_id"),
         Item.archived_at,
-        Book.id.label("book_id"),
-        Book.currency,
-        Book.time_zone,
-        Book.tax_included,
+        _book.c.id.label("book_id"),
+        _book.c.currency,
+        _book.c.time_zone,
+        _book.c.tax_included,
         _superseded.id.label("superseded_id"),
         PriceRetirement.seq.label("retired_seq"),
     )
     .select_from(Item)
-    .outerjoin(Book, Book.key == bindparam("book"))
+    .outerjoin(_book, true())
     .outerjoin(
         _superseded,
         (_superseded.id == bindparam("supersedes", type_=Uuid()))
         & (_superseded.item_id == Item.id)
-        & (_superseded.book_id == Book.id),
+        & (_superseded.book_id == _book.c.id),
     )
     .outerjoin(PriceRetirement, PriceRetirement.price_id == _superseded.id)
     # Archiving the item waits for this transaction, and the other way round.
     .with_for_update(read=True, of=Item)
+)
+_ROW_TO_VOID = (
+    select(
+        PriceRow,
+        Book.key.label("book"),
+        Book.currency,
+        PriceRetirement.seq.label("retired_seq"),
+    )
+    .join(Book, Book.id == PriceRow.book_id)
+    .outerjoin(PriceRetirement, PriceRetirement.price_id == PriceRow.id)
+    .where(PriceRow.id == bindparam("price_id", type_=Uuid()))
 )
 _INSERT_ROW = insert(PriceRow).returning(PriceRow.id)
 _INSERT_RETIREMENT = insert(PriceRetirement)
@@ -79,6 +98,37 @@ async def record(session: WriteSession, key: ItemKey, data: schemas.PriceCreate,
     columns = columns_of(data, book)
     (stamp,) = await ledger.advance(session)
     return await write(session, stamp, columns, item_id=target.item_id, book=book, actor=actor)
+
+
+async def void(session: WriteSession, price_id: UUID, *, actor: str) -> Written[schemas.PriceRow]:
+    """Void a price row: it stops answering from now on.
+
+    :raises UnknownPrice: if there is no such row.
+    :raises AlreadySuperseded: if the row was superseded or voided before.
+    """
+    found = (await session.execute(_ROW_TO_VOID, {"price_id": price_id})).one_or_none()
+    if found is None:
+        raise UnknownPrice(f"There is no price row {price_id}.")
+    if found.retired_seq is not None:
+        raise _already_superseded(price_id)
+    row: PriceRow = found.PriceRow
+    (stamp,) = await ledger.advance(session)
+    await _retire(session, price_id, successor_id=None, stamp=stamp)
+    await ledger.log(
+        session, stamp, ChangeType.PRICE_VOIDED, actor, item_id=row.item_id, book_id=row.book_id, price_id=price_id
+    )
+    record = {column.key: getattr(row, column.key) for column in PriceRow.__table__.columns}
+    return Written(_document(record, book=found.book, currency=found.currency, void=True), stamp.seq)
+
+
+def _document(record: Mapping[str, Any], *, book: str, currency: str, void: bool) -> schemas.PriceRow:
+    return schemas.PriceRow(
+        **{name: record[name] for name in ("id", "item_id", "supersedes", "recorded_by", "import_id")},
+        book=book,
+        currency=currency,
+        void=void,
+        **answers.terms(record, money.minor_units(currency)),
+    )
 
 
 def columns_of(data: schemas.PriceCreate, book: BookTerms, pointer: str = "") -> dict[str, Any]:
@@ -164,14 +214,4 @@ async def write(
     await ledger.log(
         session, stamp, ChangeType.PRICE_RECORDED, actor, item_id=item_id, book_id=book.id, price_id=row["id"]
     )
-    return schemas.PriceRow(
-        id=row["id"],
-        item_id=item_id,
-        book=book.key,
-        currency=book.currency,
-        supersedes=row["supersedes"],
-        void=False,
-        recorded_by=actor,
-        import_id=None,
-        **answers.terms(row, money.minor_units(book.currency)),
-    )
+    return _document(row, book=book.key, currency=book.currency, void=False)

@@ -82,6 +82,7 @@ async def test_a_row_says_everything_about_itself(client: Client) -> None:
         "effective_until": "2027-01-01T00:00:00Z",
         "price_id": row["id"],
         "display": {"net": "16.72", "tax": "3.18", "gross": "19.90"},
+        "explain": None,
     }
 
 

@@ -20,6 +20,7 @@ AMOUNT = sa.Numeric(24, 12)
 
 
 def upgrade() -> None:
+    op.execute("CREATE EXTENSION IF NOT EXISTS pg_trgm")
     op.create_table(
         "books",
         sa.Column("id", sa.BigInteger, sa.Identity(always=True), primary_key=True),
@@ -49,6 +50,14 @@ def upgrade() -> None:
         sa.Column("created_at", INSTANT, nullable=False),
         sa.Column("updated_at", INSTANT, nullable=False),
     )
+    for column in ("name", "sku"):
+        op.create_index(
+            f"ix_items_{column}_trgm",
+            "items",
+            [column],
+            postgresql_using="gin",
+            postgresql_ops={column: "gin_trgm_ops"},
+        )
     op.create_table(
         "price_rows",
         sa.Column("id", UUID(as_uuid=True), primary_key=True, server_default=sa.text("uuidv7()")),
@@ -77,6 +86,13 @@ def upgrade() -> None:
         sa.CheckConstraint("valid_to > valid_from", name="interval"),
     )
     op.create_index("ix_price_rows_item_id_book_id_valid_from", "price_rows", ["item_id", "book_id", "valid_from"])
+    op.create_index("ix_price_rows_book_id_valid_from", "price_rows", ["book_id", "valid_from"])
+    op.create_index(
+        "ix_price_rows_book_id_valid_to",
+        "price_rows",
+        ["book_id", "valid_to"],
+        postgresql_where=sa.text("valid_to IS NOT NULL"),
+    )
     op.create_table(
         "price_retirements",
         sa.Column("price_id", UUID(as_uuid=True), sa.ForeignKey("price_rows.id"), primary_key=True),
@@ -107,6 +123,12 @@ def upgrade() -> None:
     op.create_index("ix_changes_at_seq", "changes", ["at", "seq"])
     op.create_index(
         "ix_changes_item_id_seq", "changes", ["item_id", "seq"], postgresql_where=sa.text("price_id IS NULL")
+    )
+    op.create_index(
+        "ix_changes_sku_seq",
+        "changes",
+        [sa.text("(after ->> 'sku')"), "seq"],
+        postgresql_where=sa.text("price_id IS NULL"),
     )
     op.create_index(
         "ix_changes_book_id_seq", "changes", ["book_id", "seq"], postgresql_where=sa.text("item_id IS NULL")

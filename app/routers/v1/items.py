@@ -28,7 +28,7 @@ from app.errors import (
 from app.exact_json import ExactJsonRoute
 from app.problems import BODY_PROBLEMS, responses
 from app.routers.headers import ETAG, LOCATION, SEQ
-from app.schemas.base import Gtin, Sku
+from app.schemas.base import Gtin, Name, Sku
 from app.schemas.item import Item, ItemCreate, ItemList, ItemPatch, PricedItem
 from app.services import items
 from app.services.ledger import Written
@@ -58,6 +58,7 @@ async def list_items(
     cursors: CursorCodec,
     book: BookQuery = "default",
     at: At = None,
+    q: Annotated[Name | None, Query(description="Part of the name or the sku, in any case")] = None,
     sku: Annotated[Sku | None, Query(description="Only the item with this sku")] = None,
     gtin: Annotated[Gtin | None, Query(description="Only the item with this GTIN")] = None,
     archived: Annotated[items.Archived, Query(description="Only archived items, only others, or both")] = "false",
@@ -65,7 +66,7 @@ async def list_items(
     cursor: Annotated[str | None, Query(description="`next` of the page before; the other parameters stay")] = None,
 ) -> ItemList:
     """Items in the order in which they were created, each priced at one instant that all pages share."""
-    listing = items.Listing(limit=limit, cursor=cursor, book=book, at=at, sku=sku, gtin=gtin, archived=archived)
+    listing = items.Listing(limit=limit, cursor=cursor, book=book, at=at, q=q, sku=sku, gtin=gtin, archived=archived)
     return await items.list_priced(session, listing, cursors)
 
 

@@ -1,50 +1,126 @@
-"""Prices of an item."""
+"""Prices: recording, correcting and reading them."""
 
 from decimal import Decimal
+from typing import Annotated
+from uuid import UUID
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, Path, Query, Response, status
 
-from app.dependencies import Actor, At, BookQuery, ItemAddress, QuantityQuery, Reading, Writing
+from app.dependencies import (
+    Actor,
+    At,
+    BookQuery,
+    CursorCodec,
+    From,
+    IfNoneMatch,
+    ItemAddress,
+    KnownAt,
+    KnownSeq,
+    PriceMaxAge,
+    QuantityQuery,
+    Reading,
+    To,
+    Writing,
+)
 from app.errors import (
     AlreadySuperseded,
+    HistoryTooShort,
     InvalidRequest,
     ItemArchived,
     NoPrice,
     NotForSale,
     UnknownBook,
     UnknownItem,
+    UnknownPrice,
+    UnknownSeq,
 )
 from app.exact_json import ExactJsonRoute
 from app.problems import BODY_PROBLEMS, responses
+from app.routers.caching import IMMUTABLE, cacheable, max_age
 from app.routers.headers import SEQ
-from app.schemas.price import PriceAnswer, PriceCreate, PriceRow
-from app.services import answers, prices
+from app.schemas.price import (
+    Lookup,
+    LookupAnswer,
+    PriceAnswer,
+    PriceCreate,
+    PriceRow,
+    PriceRows,
+    PriorPrice,
+    Schedule,
+    Timeline,
+)
+from app.services import answers, histories, lookups, prices, schedules
+from app.services.questions import Moment
 
-router = APIRouter(prefix="/items", tags=["prices"], route_class=ExactJsonRoute)
+router = APIRouter(tags=["prices"], route_class=ExactJsonRoute)
 
 
 @router.get(
-    "/{item:path}/price",
+    "/items/{item:path}/price",
     summary="What does the item cost?",
-    responses=responses(UnknownItem, UnknownBook, NoPrice, NotForSale, InvalidRequest),
+    response_model=PriceAnswer,
+    responses=responses(UnknownItem, UnknownBook, NoPrice, NotForSale, UnknownSeq, InvalidRequest),
 )
 async def read_price(
     key: ItemAddress,
     session: Reading,
+    most_seconds: PriceMaxAge,
     book: BookQuery = "default",
     at: At = None,
+    known_at: KnownAt = None,
+    known_seq: KnownSeq = None,
     quantity: QuantityQuery = Decimal(1),
-) -> PriceAnswer:
-    """The price in force at an instant: now, in the past, or as scheduled for the future.
+    explain: Annotated[bool, Query(description="Add every row and why it answers or does not")] = False,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """The price in force at an instant: now, in the past, or as scheduled; as known now, or as known before.
 
     Among the rows that hold at that instant and ask for no more than the quantity, a row with an end comes before one
     without (a sale beats the list price), then the greatest `min_quantity`, the latest `valid_from`, the latest `seq`.
+    With `at` and `known_seq` the answer never changes, and caches may keep it for ever.
     """
-    return await answers.read(session, key, book=book, at=at, quantity=quantity)
+    answer = await answers.read(session, key, book=book, moment=Moment(at, known_at, known_seq), quantity=quantity)
+    if explain:
+        answer = await histories.explain(session, answer, quantity=quantity)
+    pinned = at is not None and known_seq is not None
+    control = IMMUTABLE if pinned else max_age(most_seconds, answer.effective_until if at is None else None)
+    return cacheable(answer, control, if_none_match)
+
+
+@router.get(
+    "/items/{item:path}/prices",
+    summary="The item's prices over time",
+    response_model=Timeline | PriceRows,
+    responses=responses(UnknownItem, UnknownBook, UnknownSeq, InvalidRequest),
+)
+async def read_prices(
+    key: ItemAddress,
+    session: Reading,
+    most_seconds: PriceMaxAge,
+    book: BookQuery = "default",
+    from_: From = None,
+    to: To = None,
+    known_at: KnownAt = None,
+    known_seq: KnownSeq = None,
+    quantity: QuantityQuery = Decimal(1),
+    rows: Annotated[bool, Query(description="The rows as recorded, instead of what they resolve to")] = False,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """Past, current and scheduled prices as steps that resolve all overlaps; or the rows behind them."""
+    moment = Moment(None, known_at, known_seq)
+    document: Timeline | PriceRows
+    if rows:
+        document = await histories.read_rows(session, key, book=book, moment=moment)
+    else:
+        document = await histories.read_steps(
+            session, key, book=book, moment=moment, window=(from_, to), quantity=quantity
+        )
+    control = max_age(most_seconds, None) if known_seq is None else IMMUTABLE
+    return cacheable(document, control, if_none_match)
 
 
 @router.post(
-    "/{item:path}/prices",
+    "/items/{item:path}/prices",
     status_code=status.HTTP_201_CREATED,
     summary="Record a price",
     responses=responses(UnknownItem, UnknownBook, ItemArchived, AlreadySuperseded, InvalidRequest, *BODY_PROBLEMS),
@@ -56,3 +132,65 @@ async def record_price(
     row = await prices.record(session, key, data, actor=actor)
     response.headers[SEQ] = str(row.seq)
     return row
+
+
+@router.get(
+    "/items/{item:path}/prior-price",
+    summary="The lowest price before a reduction",
+    responses=responses(UnknownItem, UnknownBook, NoPrice, HistoryTooShort, InvalidRequest),
+)
+async def read_prior_price(
+    key: ItemAddress,
+    session: Reading,
+    book: BookQuery = "default",
+    reduced_at: Annotated[
+        At, Query(description="When the reduction began; default: when the price in force now began")
+    ] = None,
+    days: Annotated[int, Query(ge=1, le=3660, description="Length of the period before it")] = 30,
+) -> PriorPrice:
+    """The prior price of Directive 98/6/EC, Article 6a: the lowest in force during the days before the reduction.
+
+    Prices are compared gross and for one unit; the reduced price itself does not count.
+    """
+    return await histories.read_prior_price(session, key, book=book, reduced_at=reduced_at, days=days)
+
+
+@router.delete(
+    "/prices/{price_id}",
+    summary="Void a price",
+    responses=responses(UnknownPrice, AlreadySuperseded, InvalidRequest),
+)
+async def void_price(
+    price_id: Annotated[UUID, Path(description="Id of the price row")],
+    session: Writing,
+    actor: Actor,
+    response: Response,
+) -> PriceRow:
+    """The row stops answering from now on; what was known before stays known. Voiding takes a seq of its own."""
+    written = await prices.void(session, price_id, actor=actor)
+    response.headers[SEQ] = str(written.seq)
+    return written.document
+
+
+@router.post(
+    "/prices:lookup",
+    summary="Price many items at once",
+    responses=responses(UnknownBook, InvalidRequest, *BODY_PROBLEMS),
+)
+async def look_up_prices(data: Lookup, session: Reading) -> LookupAnswer:
+    """Up to 1000 items at one instant in one round trip, for a till or a page. A line without a price says why."""
+    return await lookups.look_up(session, data)
+
+
+@router.get("/schedule", summary="What changes next?", responses=responses(UnknownBook, InvalidRequest))
+async def read_schedule(
+    session: Reading,
+    cursors: CursorCodec,
+    book: BookQuery = "default",
+    from_: From = None,
+    to: To = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[str | None, Query(description="`next` of the page before; the other parameters stay")] = None,
+) -> Schedule:
+    """The instants from `from` (now by default) until before `to` at which prices for one unit change by themselves."""
+    return await schedules.read(session, cursors, book=book, window=(from_, to), cursor=cursor, limit=limit)

@@ -1,0 +1,76 @@
+"""Books."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Path, Request, Response, status
+
+from app import http_cache
+from app.dependencies import Actor, IfMatch, IfNoneMatch, Reading, Writing
+from app.errors import (
+    CurrencyFixed,
+    DuplicateBook,
+    InvalidRequest,
+    PreconditionFailed,
+    PreconditionRequired,
+    UnknownBook,
+)
+from app.exact_json import ExactJsonRoute
+from app.problems import BODY_PROBLEMS, responses
+from app.routers.headers import ETAG, LOCATION, SEQ
+from app.schemas.base import BookKey
+from app.schemas.book import Book, BookCreate, BookList, BookPatch
+from app.services import books
+
+router = APIRouter(prefix="/books", tags=["books"], route_class=ExactJsonRoute)
+
+Key = Annotated[BookKey, Path(description="Key of the book", examples=["default"])]
+
+
+@router.post(
+    "",
+    status_code=status.HTTP_201_CREATED,
+    summary="Create a book",
+    responses=responses(DuplicateBook, InvalidRequest, *BODY_PROBLEMS),
+)
+async def create_book(data: BookCreate, session: Writing, actor: Actor, request: Request, response: Response) -> Book:
+    """A price list in one currency."""
+    written = await books.create(session, data, actor=actor)
+    response.headers[LOCATION] = f"{request.url.path}/{written.document.key}"
+    response.headers[ETAG] = http_cache.version_tag(written.document.version)
+    response.headers[SEQ] = str(written.seq)
+    return written.document
+
+
+@router.get("", summary="List the books", responses=responses())
+async def list_books(session: Reading) -> BookList:
+    """All of them, by key; `default` always exists."""
+    return await books.list_all(session)
+
+
+@router.get("/{key}", summary="Read a book", responses=responses(UnknownBook, InvalidRequest))
+async def read_book(key: Key, session: Reading, response: Response, if_none_match: IfNoneMatch = None) -> Book:
+    """Currency, time zone, tax default and rounding policy."""
+    book = await books.read(session, key)
+    tag = http_cache.version_tag(book.version)
+    if http_cache.is_fresh(if_none_match, tag):
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={ETAG: tag})  # type: ignore[return-value]
+    response.headers[ETAG] = tag
+    return book
+
+
+@router.patch(
+    "/{key}",
+    summary="Change a book",
+    responses=responses(
+        UnknownBook, CurrencyFixed, PreconditionFailed, PreconditionRequired, InvalidRequest, *BODY_PROBLEMS
+    ),
+)
+async def change_book(
+    key: Key, data: BookPatch, session: Writing, actor: Actor, response: Response, if_match: IfMatch = None
+) -> Book:
+    """A JSON merge patch (RFC 7396). The currency can change only while the book has no prices."""
+    written = await books.change(session, key, data, if_match=if_match, actor=actor)
+    response.headers[ETAG] = http_cache.version_tag(written.document.version)
+    if written.seq is not None:
+        response.headers[SEQ] = str(written.seq)
+    return written.document
