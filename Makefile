@@ -8,6 +8,7 @@ help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
 
 run: ## Run the service with its own PostgreSQL on 127.0.0.1:8000 (PORT, ADMIN_PORT, DATABASE_URL are honoured)
+	@[ -d .venv ] || echo "Preparing the environment, the first time only ..."
 	@$(UV) sync --locked --quiet
 	@$(UV) run --no-sync pricebook dev
 

@@ -14,7 +14,7 @@ from pydantic import SecretStr
 from app import demo as demonstration
 from app import migrations
 from app.checks import run_checks
-from app.embedded import EmbeddedPostgresMissing, embedded_postgres
+from app.embedded import EmbeddedPostgresError, embedded_postgres
 from app.observability import logs
 from app.settings import Settings, SettingsError, load_settings
 
@@ -144,5 +144,5 @@ def main() -> None:
         cli()
     except SettingsError as error:
         _fail(f"The settings are not right:\n{error}")
-    except (migrations.MigrationError, EmbeddedPostgresMissing, demonstration.DemoError) as error:
+    except (migrations.MigrationError, EmbeddedPostgresError, demonstration.DemoError) as error:
         _fail(str(error))

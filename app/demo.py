@@ -37,9 +37,8 @@ async def run(file: Path, url: str) -> None:
             console.print(await _questions(client, today))
     except httpx2.TransportError as error:
         raise DemoError(f"No service answers at {url}: {error}. Start one with: make run") from None
-    console.print(
-        f"The same by hand: curl '{url}/v1/items/sku:{_SHOWN}/price?at={today + timedelta(days=30):%Y-%m-%d}'"
-    )
+    address = f"{url}/v1/items/sku:{_SHOWN}/price?at={today + timedelta(days=30):%Y-%m-%d}"
+    console.print(f"The same by hand: curl '{address}'", soft_wrap=True)
 
 
 def _read(file: Path, today: datetime) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:

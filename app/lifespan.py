@@ -39,11 +39,15 @@ async def admin_server(operations: Starlette, settings: Settings) -> AsyncIterat
 def listen(host: str, port: int, variable: str) -> socket.socket:
     """A listening socket.
 
+    :param variable: name of the setting that holds the port; the host's is the same with HOST for PORT.
     :raises SettingsError: if the address cannot be had; the message names the variable to change.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=2048)
+    except socket.gaierror:
+        host_variable = variable.replace("PORT", "HOST")
+        raise SettingsError(f"{host_variable}: {host} is no address of this machine. Set {host_variable}.") from None
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise SettingsError(

@@ -40,6 +40,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
             else:
                 logger.warning("not ready", reason=reason)
             yield
+            # The servers said so at the signal; here for those that have no signal, such as tests.
             readiness.stop()
 
     app = FastAPI(
@@ -53,6 +54,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
         redoc_url=None,
     )
     app.state.database = database
+    app.state.readiness = readiness
     app.state.price_max_age_seconds = settings.price_max_age_seconds
     app.state.cursors = Cursors(settings.secret_key.get_secret_value())
 
@@ -66,8 +68,9 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     documentation.install(app)
     problems.install(app)
 
-    app.state.operations = create_operations_app(readiness, metrics.instrument(app))
+    # The last one added is the outermost: what the limit refuses is counted and logged too.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    app.state.operations = create_operations_app(readiness, metrics.instrument(app))
     app.add_middleware(RequestContextMiddleware)
     return app
 

@@ -68,7 +68,7 @@ _DECIMAL_ROUNDING = {
 }
 
 
-def parse(value: object, *, decimal_digits: int = DECIMAL_DIGITS) -> Decimal:
+def parse(value: object) -> Decimal:
     """Read a decimal number exactly as it was sent.
 
     :param value: a string, or a number of a JSON document that was parsed without floats (``int``, ``Decimal``).
@@ -85,10 +85,10 @@ def parse(value: object, *, decimal_digits: int = DECIMAL_DIGITS) -> Decimal:
     if not _PLAIN.fullmatch(text):
         raise NotAnAmount("not-a-number", 'must be a number in plain notation such as "19.99", without exponent')
     integer, _, fraction = text.lstrip("-").partition(".")
-    if len(integer) > INTEGER_DIGITS or len(fraction) > decimal_digits:
+    if len(integer) > INTEGER_DIGITS or len(fraction) > DECIMAL_DIGITS:
         raise NotAnAmount(
             "too-many-digits",
-            f"may have at most {INTEGER_DIGITS} digits before and {decimal_digits} after the decimal point",
+            f"may have at most {INTEGER_DIGITS} digits before and {DECIMAL_DIGITS} after the decimal point",
         )
     return Decimal(text)
 
@@ -144,7 +144,7 @@ def split_tax(
 ) -> Taxed:
     """Split an amount into net, tax and gross, each rounded to ``digits``.
 
-    The tax is computed first and rounded once; the other side is a subtraction or a sum, so nothing is lost.
+    The amount is rounded, the tax of the rounded amount is rounded, and the third is their sum or difference.
 
     :param rate: tax in percent, or ``None``.
     :param tax: tax as an amount instead, or ``None``. With neither, no tax is stated and it counts as zero.

@@ -32,7 +32,7 @@ _MOST_FAULTS = 100
 BODY_PROBLEMS = (ContentTooLarge, UnsupportedMediaType)
 """What an operation with a JSON body may answer besides its own problems."""
 
-_ALWAYS = (NotAcceptable, InternalError, Busy, DatabaseUnavailable)
+_ALWAYS = (NotAcceptable, InvalidRequest, InternalError, Busy, DatabaseUnavailable)
 
 _FOR_STATUS: dict[int, type[ProblemError]] = {400: MalformedRequest, 404: NotFound, 413: ContentTooLarge}
 
@@ -67,10 +67,14 @@ def install(app: FastAPI) -> None:
     async def handle_validation(_: Request, error: RequestValidationError) -> Response:
         return problem_response(_from_validation(error))
 
-    @app.exception_handler(HTTPException)
-    async def handle_http(request: Request, error: HTTPException) -> Response:
-        headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
-        return problem_response(_from_http(request, error), headers)
+    app.add_exception_handler(HTTPException, handle_http)
+
+
+async def handle_http(request: Request, error: Exception) -> Response:
+    """Answer the framework's own errors."""
+    assert isinstance(error, HTTPException)  # noqa: S101 - it is registered for these only
+    headers = {"Allow": _allowed(request)} if error.status_code == 405 else error.headers
+    return problem_response(_from_http(request, error), headers)
 
 
 def _from_http(request: Request, error: HTTPException) -> ProblemError:
@@ -85,11 +89,12 @@ def _from_http(request: Request, error: HTTPException) -> ProblemError:
 
 def _allowed(request: Request) -> str:
     """The methods of an address. The framework names only those of the first route that has it."""
-    return ", ".join(
+    methods = (
         method
         for method in ("GET", "POST", "PATCH", "PUT", "DELETE")
         if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
     )
+    return ", ".join(methods) or "GET"
 
 
 def _from_validation(error: RequestValidationError) -> InvalidRequest:
@@ -127,7 +132,7 @@ def pointer(location: Sequence[str | int]) -> str:
 def responses(*kinds: type[ProblemError]) -> dict[int | str, dict[str, Any]]:
     """The OpenAPI responses of an operation that can answer with these problems, and with those that any can."""
     by_status: dict[int | str, list[type[ProblemError]]] = {}
-    every: tuple[type[ProblemError], ...] = (*kinds, *_ALWAYS)
+    every: dict[type[ProblemError], None] = dict.fromkeys((*kinds, *_ALWAYS))
     for kind in every:
         by_status.setdefault(kind.status, []).append(kind)
     return {

@@ -4,6 +4,7 @@ import contextlib
 import signal
 import socket
 import sys
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -41,15 +42,24 @@ def serve_with_uvicorn(settings: Settings, listener: socket.socket) -> None:
     """Serve under uvicorn, in this process, until SIGTERM or SIGINT."""
     # uvicorn repeats the signal when it has ended its work in order: that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    app = create_app(settings, with_admin_port=True)
+
+    class _Uvicorn(uvicorn.Server):
+        """Turns readiness off at the signal; requests in flight go on."""
+
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            app.state.readiness.stop()
+            super().handle_exit(sig, frame)
+
     config = uvicorn.Config(
-        create_app(settings, with_admin_port=True),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_graceful_shutdown=settings.graceful_timeout_seconds,
     )
     with contextlib.suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
+        _Uvicorn(config).run(sockets=[listener])
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no types
@@ -63,7 +73,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no
     def load_config(self) -> None:
         """Configure gunicorn."""
         self.cfg.set("bind", f"fd://{self._listener.fileno()}")
-        self.cfg.set("worker_class", "asgi")
+        self.cfg.set("worker_class", "app.gunicorn_worker.Worker")
         self.cfg.set("workers", 1)
         self.cfg.set("graceful_timeout", self._settings.graceful_timeout_seconds)
         self.cfg.set("logger_class", "app.observability.gunicorn_logger.Logger")

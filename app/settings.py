@@ -1,8 +1,9 @@
 """All settings, read once from the environment and ``.env``. Nothing else in the service reads the environment."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
@@ -85,12 +86,19 @@ class Settings(BaseSettings):
         # People paste postgres:// and postgresql:// URLs; SQLAlchemy would take either for another driver.
         try:
             url = make_url(value.get_secret_value())
-        except ArgumentError:
-            raise ValueError("is not a URL; expected postgresql://user:password@host:5432/name") from None
+        except (ArgumentError, ValueError):  # A port that is no number is a ValueError, with part of the URL in it.
+            raise ValueError(
+                "is not a URL; expected postgresql://user:password@host:5432/name, "
+                "with @ : / in the password written as %40 %3A %2F"
+            ) from None
         if url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
             raise ValueError(f"names {url.drivername}; Pricebook runs on PostgreSQL: postgresql://...")
         if not url.database:
             raise ValueError("names no database; expected postgresql://user:password@host:5432/name")
+        if "sslmode" in url.query:
+            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": url.query["sslmode"]})
+        if unknown := set(url.query) - {"host", "port", "ssl", "service", "servicefile"}:
+            raise ValueError(f"has the parameter {min(unknown)}, which is not supported; take it out of the URL")
         return SecretStr(url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False))
 
     @field_validator("default_currency")
@@ -110,6 +118,12 @@ class Settings(BaseSettings):
         except KeyError:
             raise ValueError("is not an IANA time zone, such as Europe/Berlin") from None
         return value
+
+    @model_validator(mode="after")
+    def _two_ports(self) -> Self:
+        if self.port == self.admin_port:
+            raise PydanticCustomError("same-port", "ADMIN_PORT: must not be the same as PORT")
+        return self
 
     @property
     def sqlalchemy_url(self) -> URL:
@@ -146,6 +160,9 @@ def load_settings(**defaults: object) -> Settings:
 def _explain(error: ValidationError) -> str:
     lines = []
     for fault in error.errors(include_input=False, include_url=False):
+        if not fault["loc"]:
+            lines.append(f"{fault['msg']}.")
+            continue
         name = str(fault["loc"][0])
         message = fault["msg"].removeprefix("Value error, ")
         message = "is not set" if fault["type"] == "missing" else message[0].lower() + message[1:]

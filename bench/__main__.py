@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from sqlalchemy.engine import URL, make_url
 
-from app.embedded import EmbeddedPostgresMissing, embedded_postgres
+from app.embedded import EmbeddedPostgresError, embedded_postgres
 from app.migrations import migrate
 from app.settings import Settings
 from bench import BenchFailed, data, report, servers
@@ -48,7 +48,7 @@ def main() -> None:
             postgres = asyncio.run(data.recreate(server, [_TUTORIAL, _PRICEBOOK]))
             with _targets(server, Path(directory), console) as targets:
                 runs = _measure(wrk, targets, console, rounds=options.rounds, seconds=options.seconds)
-    except (BenchFailed, EmbeddedPostgresMissing) as error:
+    except (BenchFailed, EmbeddedPostgresError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("Stopped.")

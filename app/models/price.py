@@ -11,7 +11,7 @@ from app.models.base import Amount, Base, Instant, Uuid7
 class PriceRow(Base):
     """One statement: in this book, this item costs ``amount`` per ``per`` units, from then (until then).
 
-    A null ``amount`` says that the item is not for sale. Rows are never updated or deleted; a trigger refuses it.
+    A null ``amount`` says that the item is not for sale. Rows are never updated or deleted; a trigger refuses both.
     """
 
     __tablename__ = "price_rows"

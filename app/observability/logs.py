@@ -20,7 +20,10 @@ def configure(settings: Settings) -> None:
     """Send structlog's and the standard library's records through one formatter to standard error."""
     if settings.log_format == "json":
         rendering: list[Processor] = [
-            structlog.processors.dict_tracebacks,
+            # Without local variables: they hold bodies and credentials.
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=30)
+            ),
             structlog.processors.JSONRenderer(ensure_ascii=True),
         ]
     else:

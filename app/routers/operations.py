@@ -4,12 +4,14 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from app import migrations
 from app.observability import metrics
+from app.problems import handle_http
 from app.readiness import Readiness
 
 
@@ -38,5 +40,6 @@ def create_operations_app(readiness: Readiness, registry: CollectorRegistry) -> 
             Route("/readyz", readyz),
             Route("/version", show_version),
             Route("/metrics", show_metrics),
-        ]
+        ],
+        exception_handlers={HTTPException: handle_http},
     )

@@ -10,7 +10,6 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
-    Field,
     PlainValidator,
     StringConstraints,
     WithJsonSchema,
@@ -72,8 +71,10 @@ Rate = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_not_negativ
 Quantity = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_positive), _number_schema("1")]
 """A number of units, greater than zero."""
 
-DecimalString = Annotated[str, Field(pattern=_PLAIN_NUMBER)]
-"""A decimal in an answer, in plain notation."""
+DecimalString = Annotated[
+    str, WithJsonSchema({"type": "string", "pattern": r"^-?(0|[1-9][0-9]*)(\.[0-9]+)?$", "examples": ["19.99"]})
+]
+"""A decimal in an answer, in plain notation. Sums may have more digits than any input."""
 
 
 def _moment(value: Any) -> datetime | date:
@@ -101,7 +102,8 @@ Moment = Annotated[
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 
 
-def _no_control_characters(text: str) -> str:
+def no_control_characters(text: str) -> str:
+    """Refuse what no database or terminal should get; line breaks and tabs are fine."""
     if _UNPRINTABLE.search(text.translate({ord(character): None for character in "\t\n\r"})):
         raise PydanticCustomError("control-character", "must not contain control characters")
     return text
@@ -116,6 +118,16 @@ def _one_line(text: str) -> str:
     return text
 
 
+# Sub-resources of an item: a sku that ends in one could not be told from it in an address.
+_RESERVED = ("/price", "/prices", "/prior-price")
+
+
+def _addressable(text: str) -> str:
+    if text.endswith(_RESERVED):
+        raise PydanticCustomError("reserved-sku", "must not end in " + ", ".join(_RESERVED))
+    return text
+
+
 def _gtin(text: str) -> str:
     if not gtin.is_valid(text):
         raise PydanticCustomError("not-a-gtin", "must be a GTIN of 8, 12, 13 or 14 digits with the right check digit")
@@ -123,10 +135,10 @@ def _gtin(text: str) -> str:
 
 
 Line = Annotated[str, AfterValidator(_one_line)]
-Paragraph = Annotated[str, StringConstraints(max_length=4000), AfterValidator(_no_control_characters)]
+Paragraph = Annotated[str, StringConstraints(max_length=4000), AfterValidator(no_control_characters)]
 Name = Annotated[Line, StringConstraints(min_length=1, max_length=200)]
 Reason = Annotated[Line, StringConstraints(min_length=1, max_length=500)]
-Sku = Annotated[Line, StringConstraints(min_length=1, max_length=100)]
+Sku = Annotated[Line, StringConstraints(min_length=1, max_length=100), AfterValidator(_addressable)]
 Gtin = Annotated[str, AfterValidator(_gtin)]
 Unit = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{2,3}$")]
 BookKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]

@@ -9,7 +9,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.schemas.base import Amount, Gtin, Input, Line, Name, Output, Paragraph, Sku, Unit
+from app.schemas.base import Amount, Gtin, Input, Line, Name, Output, Paragraph, Sku, Unit, no_control_characters
 from app.schemas.price import InitialPrice, PriceAnswer
 
 MOST_ATTRIBUTES = 50
@@ -42,7 +42,7 @@ def _attribute_value(value: Any) -> Any:
     if isinstance(value, int) and abs(value) < 2**53:
         return value
     if isinstance(value, str) and len(value) <= 500:
-        return value
+        return no_control_characters(value)
     raise PydanticCustomError(
         "not-an-attribute",
         "must be a string of at most 500 characters, a whole number or a boolean; write a decimal as a string",
@@ -93,7 +93,11 @@ class ItemCreate(Input):
 
 
 class ItemPatch(Input):
-    """A JSON merge patch (RFC 7396): named fields change, `null` clears, absent fields stay."""
+    """A JSON merge patch (RFC 7396): named fields change, absent fields stay.
+
+    `null` clears `sku`, `description`, `gtin` and single attributes, and restores an archived item; the others have
+    no empty state and refuse it.
+    """
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Frame, 58 cm", "attributes": {"size": 58}}]})
 
@@ -160,7 +164,10 @@ JsonNumber = Annotated[Decimal, WithJsonSchema({"type": "number"})]
 
 
 class PlainItem(Output):
-    """An item with its price now in the book `default`, as JSON numbers; `price` is null if it has none."""
+    """An item with its price now in the book `default`, as JSON numbers.
+
+    `price` is null if there is none, or only one for a base quantity other than one piece.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={

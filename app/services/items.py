@@ -1,5 +1,6 @@
 """Items: creating, reading, listing, changing and archiving them."""
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -207,7 +208,9 @@ async def change(
         values["attributes"] = {name: value for name, value in merged.items() if value is not None}
         if len(values["attributes"]) > schemas.MOST_ATTRIBUTES:
             raise InvalidRequest.at("/attributes", "too-many-attributes", "leads to too many attributes")
-    changed = {name: value for name, value in values.items() if getattr(before, name) != value}
+    # As JSON: in Python, 1 equals true.
+    current = before.model_dump(mode="json")
+    changed = {name: value for name, value in values.items() if json.dumps(current[name]) != json.dumps(value)}
     if not changed:
         return Written(before, None)
     (stamp,) = await ledger.advance(session)

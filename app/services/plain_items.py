@@ -42,7 +42,9 @@ async def list_page(
 def _plain(item: PricedItem) -> PlainItem:
     price = tax = gross = None
     if (answer := item.price) is not None:
-        if answer.tax_rate is None and not answer.tax_included:
+        if answer.per != "1":
+            pass  # A price of a hundred must not be taken for the price of one; v1 shows it.
+        elif answer.tax_rate is None and (answer.tax is None or not answer.tax_included):
             # Stated as this form states it: every digit comes back.
             price = _number(answer.amount)
             tax = None if answer.tax is None else _number(answer.tax)

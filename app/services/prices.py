@@ -134,7 +134,7 @@ def _document(record: Mapping[str, Any], *, book: str, currency: str, void: bool
 def columns_of(data: schemas.PriceCreate, book: BookTerms, pointer: str = "") -> dict[str, Any]:
     """The columns that the request decides. A null ``valid_from`` stands for the instant of recording.
 
-    :raises InvalidRequest: if the interval is empty.
+    :raises InvalidRequest: if the interval is empty, or the tax exceeds the amount that includes it.
     """
 
     def instant(moment: datetime | date | None, field: str) -> datetime | None:
@@ -146,13 +146,16 @@ def columns_of(data: schemas.PriceCreate, book: BookTerms, pointer: str = "") ->
     valid_to = instant(data.valid_to, "valid_to")
     if valid_from is not None:
         _check_interval(valid_from, valid_to, pointer)
+    tax_included = book.tax_included if data.tax_included is None else data.tax_included
+    if tax_included and data.tax is not None and data.amount is not None and data.tax > data.amount:
+        raise InvalidRequest.at(f"{pointer}/tax", "tax-exceeds-amount", "must not exceed the amount that includes it")
     return {
         "amount": data.amount,
         "per": data.per,
         "min_quantity": data.min_quantity,
         "tax_rate": data.tax_rate,
         "tax": data.tax,
-        "tax_included": book.tax_included if data.tax_included is None else data.tax_included,
+        "tax_included": tax_included,
         "valid_from": valid_from,
         "valid_to": valid_to,
         "supersedes": data.supersedes,

@@ -133,26 +133,33 @@ def upgrade() -> None:
     op.create_index(
         "ix_changes_book_id_seq", "changes", ["book_id", "seq"], postgresql_where=sa.text("item_id IS NULL")
     )
-    _make_append_only("price_rows")
-    _make_append_only("price_retirements")
-    _make_append_only("changes")
+    _make_append_only("price_rows", "UPDATE OR DELETE")
+    _make_append_only("price_retirements", "UPDATE OR DELETE")
+    # Old changes may be forgotten one day; none is ever rewritten.
+    _make_append_only("changes", "UPDATE")
     _create_default_book()
 
 
-def _make_append_only(table: str) -> None:
+def _make_append_only(table: str, refused: str) -> None:
     op.execute(
         f"""
         CREATE FUNCTION {table}_are_append_only() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
-            RAISE EXCEPTION 'rows of {table} are never updated: record a new row instead'
+            RAISE EXCEPTION 'rows of {table} stay as they are: record a new row instead'
                 USING ERRCODE = 'restrict_violation';
         END $$
         """
     )
     op.execute(
         f"""
-        CREATE TRIGGER append_only BEFORE UPDATE ON {table}
+        CREATE TRIGGER append_only BEFORE {refused} ON {table}
         FOR EACH ROW EXECUTE FUNCTION {table}_are_append_only()
+        """
+    )
+    op.execute(
+        f"""
+        CREATE TRIGGER no_truncate BEFORE TRUNCATE ON {table}
+        FOR EACH STATEMENT EXECUTE FUNCTION {table}_are_append_only()
         """
     )
 
@@ -186,8 +193,9 @@ def _create_default_book() -> None:
             """
             INSERT INTO changes (seq, at, actor, type, book_id, after)
             SELECT l.seq, l.recorded_at, 'migration', 'book.created', b.id,
-                   CAST(:book AS jsonb) || jsonb_build_object('created_at', l.recorded_at, 'updated_at', l.recorded_at)
-            FROM ledger l, books b
+                   CAST(:book AS jsonb) || jsonb_build_object('created_at', t.recorded, 'updated_at', t.recorded)
+            FROM ledger l, books b,
+                 to_char(l.recorded_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS t(recorded)
             """
         ).bindparams(book=json.dumps(book))
     )
