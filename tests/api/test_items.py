@@ -1,5 +1,6 @@
 """Items of v1: create, read, list, change, archive."""
 
+import asyncio
 from typing import Any
 
 import httpx2
@@ -62,7 +63,7 @@ async def test_a_first_price_in_the_future_is_no_price_yet(client: Client) -> No
     assert (await create(client, price={"amount": "1", "valid_from": "2999-01-01"}))["price"] is None
 
 
-@pytest.mark.parametrize("sku", ["anthropic/claude-2:v1.0~x", "a b", "50%", "ü", "price", "x" * 100])
+@pytest.mark.parametrize("sku", ["anthropic/claude-2:v1.0~x", "a b", "50%", "ü", "price", "x/prices/y", "x" * 100])
 async def test_skus_are_addresses(client: Client, sku: str) -> None:
     created = await create(client, sku=sku, price={"amount": "2"})
     address = "/v1/items/sku:" + httpx2.URL("http://x").join("/").copy_with(path="/" + sku).raw_path.decode()[1:]
@@ -136,6 +137,32 @@ async def test_a_merge_patch_changes_what_it_names(client: Client) -> None:
     assert (changed["version"], answer.headers["etag"], answer.headers["pricebook-seq"]) == (2, '"2"', "3")
     assert changed["updated_at"] > item["updated_at"]
     assert (await client.get(f"/v1/items/{item['id']}")).json() == changed
+
+
+async def test_true_is_not_one(client: Client) -> None:
+    item = await create(client, attributes={"a": 1, "b": 0})
+    changed = (await patch(client, item, attributes={"a": True, "b": False})).json()
+    assert (changed["version"], changed["attributes"]) == (2, {"a": True, "b": False})
+    assert changed["attributes"]["a"] is True
+
+
+async def test_of_changes_to_the_same_version_one_wins(client: Client) -> None:
+    for _ in range(5):
+        item = await create(client)
+        answers = await asyncio.gather(*(patch(client, item, name=f"Name {number}") for number in range(8)))
+        assert sorted(answer.status_code for answer in answers) == [200] + [412] * 7
+        assert (await client.get(f"/v1/items/{item['id']}")).json()["version"] == 2
+
+
+async def test_no_price_lands_on_an_archived_item(client: Client) -> None:
+    for _ in range(10):
+        address = f"/v1/items/{(await create(client))['id']}"
+        archiving = client.delete(address, headers={"If-Match": "*"})
+        pricing = [client.post(f"{address}/prices", json={"amount": 1}) for _ in range(6)]
+        archived, *recorded = await asyncio.gather(archiving, *pricing)
+        last = int(archived.headers["pricebook-seq"])
+        assert {answer.status_code for answer in recorded} <= {201, 409}
+        assert all(answer.json()["seq"] < last for answer in recorded if answer.status_code == 201)
 
 
 async def test_a_patch_that_changes_nothing_writes_nothing(client: Client) -> None:

@@ -75,10 +75,19 @@ async def test_prices_in_other_forms_are_shown_with_their_tax(client: Client) ->
     price = {"amount": "119.00", "tax_rate": "19", "tax_included": True}
     await client.post("/v1/items", json={"name": "Inclusive", "price": price})
     await client.post("/v1/items", json={"name": "Rate", "price": {"amount": "10.005", "tax_rate": "7"}})
+    await client.post("/v1/items", json={"name": "Exact", "price": {"amount": "0.061232374", "tax_included": True}})
+    await client.post("/v1/items", json={"name": "By the hundred", "price": {"amount": "45.20", "per": "100"}})
     await client.post("/v1/items", json={"name": "No price yet"})
     await client.post("/v1/items", json={"name": "Not for sale", "price": {"amount": None}})
     shown = [(item["price"], item["tax"], item["price_with_tax"]) for item in (await client.get("/items/")).json()]
-    assert shown == [(100, 19, 119), (10.01, 0.7, 10.71), (None, None, None), (None, None, None)]
+    assert shown == [
+        (100, 19, 119),
+        (10.01, 0.7, 10.71),
+        (0.061232374, None, 0.061232374),
+        (None, None, None),
+        (None, None, None),
+        (None, None, None),
+    ]
 
 
 async def test_long_lists_are_linked_page_by_page(client: Client) -> None:

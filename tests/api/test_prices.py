@@ -192,6 +192,16 @@ async def test_a_price_just_written_is_the_price_now(client: Client, owner: asyn
         await owner.execute("UPDATE ledger SET recorded_at = now()")
 
 
+async def test_the_largest_price_is_readable_everywhere(client: Client) -> None:
+    largest = {"amount": "999999999999.999999999999", "tax_rate": "999999999999.999999999999"}
+    answer = await client.post("/v1/items", json={"name": "Large", "price": largest})
+    assert answer.status_code == 201, answer.text
+    plain = await client.post("/items/", json={"name": "Large", "price": 999999999999, "tax": 999999999999})
+    assert plain.json()["price_with_tax"] == 1999999999998
+    for address in ("/items/", "/v1/items", f"/v1/items/{answer.json()['id']}/price"):
+        assert (await client.get(address)).status_code == 200
+
+
 @pytest.mark.parametrize(
     "given", ['"0.061232374"', "0.061232374", '"123456789012.123456789012"', "123456789012.123456789012"]
 )

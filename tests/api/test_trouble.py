@@ -1,6 +1,8 @@
 """Defects and a database in trouble: a clear problem, a log line that finds it, and no false success."""
 
 import asyncio
+import io
+import json
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +11,7 @@ from typing import Any
 import asyncpg
 import httpx2
 import pytest
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
 from sqlalchemy import event, text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
@@ -18,6 +20,7 @@ from app.database import Database, ReadSession, WriteSession
 from app.errors import Busy
 from app.main import create_app
 from app.migrations import migrate
+from app.observability import logs
 from app.settings import Settings
 from tests.conftest import make_settings
 from tests.support import postgres
@@ -53,6 +56,48 @@ async def test_a_defect_answers_a_problem_and_is_logged_with_its_request(
     assert slug(answer) == (500, "internal-error")
     assert "secret" not in answer.text
     assert answer.json()["request_id"] == answer.headers["x-request-id"] == "till-7.1"
+
+
+async def test_the_log_of_a_defect_holds_no_body_and_no_credential(settings: Settings) -> None:
+    app = create_app(settings)
+
+    @app.post("/defect")
+    async def defect(request: Request) -> None:
+        body = await request.json()
+        raise RuntimeError(f"a defect with {len(body)} fields")
+
+    handler = logging.StreamHandler(log := io.StringIO())
+    handler.setFormatter(logs.formatter("json"))
+    logging.getLogger().addHandler(handler)
+    try:
+        async with client_of(app) as client:
+            headers = {"Authorization": "Bearer pb_1_hunter2"}
+            await client.post("/defect", json={"name": "PRIVATE"}, headers=headers)
+    finally:
+        logging.getLogger().removeHandler(handler)
+    failure = next(json.loads(line) for line in log.getvalue().splitlines() if "exception" in line)
+    assert failure["exception"][0]["exc_value"] == "a defect with 1 fields"
+    assert failure["request_id"]
+    assert "PRIVATE" not in log.getvalue()
+    assert "hunter2" not in log.getvalue()
+
+
+async def test_every_time_limit_reaches_the_database(settings: Settings) -> None:
+    limits = {
+        "statement_timeout": "database_statement_timeout_milliseconds",
+        "lock_timeout": "database_lock_timeout_milliseconds",
+        "idle_in_transaction_session_timeout": "database_idle_transaction_timeout_milliseconds",
+    }
+    values = {name: 1111 + place for place, name in enumerate(limits.values())}
+    database = Database(settings.model_copy(update=values))
+    try:
+        for opened in (database.reading(), database.writing()):
+            async with opened as session:
+                for parameter, name in limits.items():
+                    shown = await session.scalar(text(f"SHOW {parameter}"))
+                    assert shown == f"{values[name]}ms", name
+    finally:
+        await database.close()
 
 
 @pytest.mark.parametrize("request_id", ["a b", "x" * 65, "a\u00fc", ""])

@@ -40,12 +40,20 @@ def test_what_people_paste_as_a_database_url_works(environment: pytest.MonkeyPat
     assert (url.password, url.host, url.database, url.query["ssl"]) == ("p@ss", "db.example", "prices", "require")
 
 
+def test_sslmode_is_what_asyncpg_calls_ssl(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("DATABASE_URL", "postgresql://till:x@db.example/prices?sslmode=require")
+    assert dict(load_settings().sqlalchemy_url.query) == {"ssl": "require"}
+
+
 @pytest.mark.parametrize(
     ("name", "value", "words"),
     [
         ("DATABASE_URL", None, "is not set"),
         ("DATABASE_URL", "mysql://root:hunter2@db/prices", "names mysql; Pricebook runs on PostgreSQL"),
         ("DATABASE_URL", "db.example hunter2", "is not a URL"),
+        ("DATABASE_URL", "postgresql://till:p@ss:hunter2@db.example/prices", "is not a URL"),
+        ("DATABASE_URL", "postgresql://till:hunter2@db/prices?connect_timeout=3", "parameter connect_timeout"),
+        ("ADMIN_PORT", "8000", "same as PORT"),
         ("DATABASE_URL", "postgresql://till:hunter2@db.example", "names no database"),
         ("SECRET_KEY", None, "is not set"),
         ("SECRET_KEY", "hunter2", "at least 32"),
