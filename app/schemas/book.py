@@ -10,6 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from app import instants, money
 from app.money import RoundingMode
+from app.schemas import examples
 from app.schemas.base import Amount, BookKey, DecimalString, Input, Name, Output
 
 
@@ -107,6 +108,8 @@ class BookPatch(Input):
 class Book(Output):
     """A book."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.BOOK]})
+
     key: str
     name: str
     currency: str
@@ -120,6 +123,8 @@ class Book(Output):
 
 class BookList(Output):
     """All books, by key."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.BOOK_LIST]})
 
     items: list[Book]
     next: str | None = Field(description="Always null: a service has few books")

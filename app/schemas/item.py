@@ -9,6 +9,7 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.schemas import examples
 from app.schemas.base import Amount, Gtin, Input, Line, Name, Output, Paragraph, Sku, Unit, no_control_characters
 from app.schemas.price import InitialPrice, PriceAnswer
 
@@ -120,6 +121,8 @@ class ItemPatch(Input):
 class Item(Output):
     """An item."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ITEM]})
+
     id: UUID
     sku: str | None
     name: str
@@ -137,11 +140,15 @@ class Item(Output):
 class PricedItem(Item):
     """An item and its price at the instant asked about; `null` if it has none or is not for sale."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.PRICED_ITEM]})
+
     price: PriceAnswer | None
 
 
 class ItemList(Output):
     """A page of items."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.ITEM_LIST]})
 
     items: list[PricedItem]
     next: str | None = Field(description="Send as `cursor` for the next page; null on the last")

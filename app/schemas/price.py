@@ -8,6 +8,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from app.schemas import examples
 from app.schemas.base import Amount, BookKey, DecimalString, Input, Line, Moment, Output, Quantity, Rate, Reason
 from app.timeline import Outcome
 
@@ -61,6 +62,8 @@ class InitialPrice(PriceCreate):
 class PriceRow(Output):
     """A price row as recorded."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.PRICE_ROW]})
+
     id: UUID
     item_id: UUID
     book: str
@@ -108,6 +111,8 @@ class Explanation(Output):
 
 class PriceAnswer(Output):
     """What an item costs."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.PRICE_ANSWER]})
 
     item_id: UUID
     sku: str | None
@@ -178,7 +183,9 @@ class Step(Output):
 class Timeline(Output):
     """An item's prices over time in one book, for one quantity, in one state of knowledge."""
 
-    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+    model_config = ConfigDict(
+        serialize_by_alias=True, validate_by_name=True, json_schema_extra={"examples": [examples.TIMELINE]}
+    )
 
     item_id: UUID
     book: str
@@ -192,6 +199,8 @@ class Timeline(Output):
 class PriceRows(Output):
     """An item's price rows in one book as recorded, superseded and voided ones included, in the order of `seq`."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.PRICE_ROWS]})
+
     item_id: UUID
     book: str
     currency: str
@@ -202,7 +211,9 @@ class PriceRows(Output):
 class PriorPrice(Output):
     """The lowest price in force during the days before a reduction began."""
 
-    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
+    model_config = ConfigDict(
+        serialize_by_alias=True, validate_by_name=True, json_schema_extra={"examples": [examples.PRIOR_PRICE]}
+    )
 
     item_id: UUID
     book: str
@@ -258,6 +269,8 @@ class LookupMiss(Output):
 class LookupAnswer(Output):
     """The prices, in the order of the lines."""
 
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.LOOKUP_ANSWER]})
+
     book: str
     currency: str
     at: datetime
@@ -278,6 +291,8 @@ class Boundary(Output):
 
 class Schedule(Output):
     """A page of boundaries, by instant and item."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.SCHEDULE]})
 
     boundaries: list[Boundary]
     next: str | None = Field(description="Send as `cursor` for the next page; null on the last")

@@ -1,6 +1,8 @@
 """RFC 9457 problem documents."""
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.schemas import examples
 
 
 class ProblemFault(BaseModel):
@@ -27,6 +29,8 @@ class Problem(BaseModel):
 
 class ProblemType(BaseModel):
     """A kind of problem that the service can answer with."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [examples.PROBLEM_TYPE]})
 
     type: str = Field(examples=["/problems/no-price"])
     title: str

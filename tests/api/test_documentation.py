@@ -1,12 +1,15 @@
 """The API documents itself, completely and without the internet."""
 
+import json
 import re
 
 import httpx2
 import pytest
 from fastapi import FastAPI
 
-from app import errors
+from app import errors, exact_json
+from app.schemas.base import Output
+from app.schemas.item import Item
 
 
 @pytest.mark.parametrize("page", ["/docs", "/redoc"])
@@ -39,9 +42,29 @@ async def test_every_operation_is_described(app: FastAPI) -> None:
             if not status.startswith("2") and "application/problem+json" in response.get("content", {})
         ]
         assert problems, name
+        assert "HTTPValidationError" not in str(operation), f"{name}: 422 is a problem document here"
+        (answer,) = (
+            response["content"]["application/json"]["schema"]
+            for status, response in operation["responses"].items()
+            if status.startswith("2")
+        )
+        references = re.findall(r"#/components/schemas/(\w+)", str(answer))
+        assert references, name
+        assert all(document["components"]["schemas"][schema]["examples"] for schema in references), name
         if "requestBody" in operation:
             schema = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rsplit("/")[-1]
             assert document["components"]["schemas"][schema]["examples"], name
+
+
+def test_examples_of_answers_fit_their_schemas() -> None:
+    checked = 0
+    for model in [*Output.__subclasses__(), *Item.__subclasses__()]:
+        extra = model.model_config.get("json_schema_extra")
+        for example in extra["examples"] if isinstance(extra, dict) else ():  # type: ignore[union-attr]
+            document = exact_json.dumps(model.model_validate(example).model_dump(by_alias=True))
+            assert json.loads(document) == example, model
+            checked += 1
+    assert checked >= 12
 
 
 async def test_problem_types_have_an_address(client: httpx2.AsyncClient) -> None:

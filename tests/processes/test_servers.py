@@ -117,6 +117,26 @@ def test_serve(owner_url: URL, tmp_path: Path, kind: str, how: signal.Signals) -
     assert "Traceback" not in output
 
 
+@pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
+def test_readiness_ends_at_the_signal_and_requests_in_flight_finish(owner_url: URL, tmp_path: Path, kind: str) -> None:
+    url = postgres.text(postgres.as_serving_role(owner_url))
+    body = b'{"name":"Slow","price":1}'
+    head = f"POST /items/ HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    with running("serve", tmp_path, server=kind, database_url=url, secret_key=SECRET) as service:
+        address = httpx2.URL(service.api)
+        with socket.create_connection((address.host, address.port or 0), timeout=10) as slow:
+            slow.sendall(head.encode() + body[:5])
+            time.sleep(0.2)
+            service.process.terminate()
+            deadline = time.monotonic() + 5
+            while httpx2.get(f"{service.admin}/readyz").status_code == 200:
+                assert time.monotonic() < deadline, "still ready although the stop has begun"
+                time.sleep(0.02)
+            slow.sendall(body[5:])
+            assert slow.recv(4096).startswith(b"HTTP/1.1 200")
+        assert service.process.wait(timeout=20) == 0
+
+
 def test_dev_starts_everything_prints_lines_that_work_and_stops_everything(tmp_path: Path) -> None:
     with running("dev", tmp_path) as service:
         shell = subprocess.run(["pgrep", "-f", str(tmp_path / ".data")], capture_output=True, text=True, check=False)

@@ -1,0 +1,134 @@
+"""Examples of answers, for the documentation. One item, one book, one Christmas."""
+
+from typing import Any
+
+_ITEM_ID = "01a20537-de50-7ff8-9c93-02db0b06a11c"
+_PRICE_ID = "01a20537-df11-7c58-8b71-6a4f0c1c9d2e"
+
+_TERMS: dict[str, Any] = {
+    "amount": "19.99",
+    "per": "1",
+    "min_quantity": "1",
+    "tax_rate": "19",
+    "tax": None,
+    "tax_included": True,
+    "valid_from": "2026-12-01T00:00:00Z",
+    "valid_to": "2026-12-27T00:00:00Z",
+    "seq": 42,
+    "recorded_at": "2026-11-22T09:30:00.123456Z",
+    "reason": "Christmas list",
+}
+_DISPLAY: dict[str, Any] = {"net": "16.80", "tax": "3.19", "gross": "19.99"}
+_IN_FORCE: dict[str, Any] = {**_TERMS, "price_id": _PRICE_ID, "display": _DISPLAY}
+
+ITEM: dict[str, Any] = {
+    "id": _ITEM_ID,
+    "sku": "FR-R92B",
+    "name": "Frame",
+    "description": None,
+    "gtin": "4006381333931",
+    "unit": "C62",
+    "tax_category": "S",
+    "attributes": {"colour": "black", "size": 58},
+    "archived_at": None,
+    "version": 1,
+    "created_at": "2026-11-22T09:00:00Z",
+    "updated_at": "2026-11-22T09:00:00Z",
+}
+BOOK: dict[str, Any] = {
+    "key": "default",
+    "name": "Default",
+    "currency": "EUR",
+    "time_zone": "Europe/Berlin",
+    "tax_included": True,
+    "rounding": {"mode": "half_up", "level": "group", "cash_increment": None},
+    "version": 1,
+    "created_at": "2026-11-22T09:00:00Z",
+    "updated_at": "2026-11-22T09:00:00Z",
+}
+BOOK_LIST: dict[str, Any] = {"items": [BOOK], "next": None}
+PRICE_ROW: dict[str, Any] = {
+    "id": _PRICE_ID,
+    "item_id": _ITEM_ID,
+    "book": "default",
+    "currency": "EUR",
+    **_TERMS,
+    "supersedes": None,
+    "void": False,
+    "recorded_by": "anonymous",
+    "import_id": None,
+}
+PRICE_ANSWER: dict[str, Any] = {
+    "item_id": _ITEM_ID,
+    "sku": "FR-R92B",
+    "book": "default",
+    "currency": "EUR",
+    "at": "2026-12-24T00:00:00Z",
+    "known_seq": 42,
+    "quantity": "1",
+    **_IN_FORCE,
+    "effective_until": "2026-12-27T00:00:00Z",
+    "explain": None,
+}
+PRICED_ITEM: dict[str, Any] = {**ITEM, "price": PRICE_ANSWER}
+ITEM_LIST: dict[str, Any] = {"items": [PRICED_ITEM], "next": None}
+TIMELINE: dict[str, Any] = {
+    "item_id": _ITEM_ID,
+    "book": "default",
+    "currency": "EUR",
+    "from": "2026-12-01T00:00:00Z",
+    "to": "2027-01-01T00:00:00Z",
+    "known_seq": 42,
+    "steps": [
+        {"from": "2026-12-01T00:00:00Z", "to": "2026-12-27T00:00:00Z", **_IN_FORCE},
+        {"from": "2026-12-27T00:00:00Z", "to": "2027-01-01T00:00:00Z", **dict.fromkeys(_IN_FORCE)},
+    ],
+}
+PRICE_ROWS: dict[str, Any] = {
+    "item_id": _ITEM_ID,
+    "book": "default",
+    "currency": "EUR",
+    "known_seq": 42,
+    "rows": [PRICE_ROW],
+}
+PRIOR_PRICE: dict[str, Any] = {
+    "item_id": _ITEM_ID,
+    "book": "default",
+    "currency": "EUR",
+    "reduced_at": "2026-12-27T00:00:00Z",
+    "days": 30,
+    "amount": "19.99",
+    "per": "1",
+    "tax_rate": "19",
+    "tax": None,
+    "tax_included": True,
+    "from": "2026-12-01T00:00:00Z",
+    "to": "2026-12-27T00:00:00Z",
+    "price_id": _PRICE_ID,
+}
+LOOKUP_ANSWER: dict[str, Any] = {
+    "book": "default",
+    "currency": "EUR",
+    "at": "2026-12-24T00:00:00Z",
+    "known_seq": 42,
+    "prices": [PRICE_ANSWER, {"item": "sku:GONE", "error": "unknown-item"}],
+}
+SCHEDULE: dict[str, Any] = {
+    "boundaries": [
+        {
+            "at": "2026-12-27T00:00:00Z",
+            "item_id": _ITEM_ID,
+            "sku": "FR-R92B",
+            "book": "default",
+            "before": _IN_FORCE,
+            "after": None,
+        }
+    ],
+    "next": None,
+}
+PROBLEM_TYPE: dict[str, Any] = {
+    "type": "/problems/no-price",
+    "title": "The item has no price",
+    "status": 404,
+    "description": "The item has no price in this book at the instant asked about.",
+}
