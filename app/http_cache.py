@@ -5,7 +5,7 @@ import re
 from app.errors import InvalidRequest, PreconditionFailed, PreconditionRequired
 
 _ENTITY_TAG = re.compile(r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"')
-_LIST = re.compile(rf"\s*{_ENTITY_TAG.pattern}\s*(,\s*{_ENTITY_TAG.pattern}\s*)*")
+_LIST = re.compile(rf"[\s,]*{_ENTITY_TAG.pattern}\s*(,[\s,]*{_ENTITY_TAG.pattern}\s*)*[\s,]*")
 
 
 def version_tag(version: int) -> str:
