@@ -30,10 +30,13 @@ def parse(text: str) -> datetime | date:
     try:
         if _DATE.fullmatch(text):
             return date.fromisoformat(text)
-        if _TIMESTAMP.fullmatch(text):
+        # Some versions of Python read 24:00 as the next day; RFC 3339 does not know it.
+        if _TIMESTAMP.fullmatch(text) and text[11:13] != "24":
             return datetime.fromisoformat(text.upper()).astimezone(UTC)
     except (ValueError, OverflowError):
         raise NotAnInstant(f"{_HINT}; this one is not in the calendar") from None
+    if _TIMESTAMP.fullmatch(text):
+        raise NotAnInstant(f"{_HINT}; this one is not in the calendar")
     if re.fullmatch(r".*[0-9] [0-9]{2}:[0-9]{2}", text):
         raise NotAnInstant(f"{_HINT}; write the + of an offset as %2B in a URL")
     raise NotAnInstant(_HINT)

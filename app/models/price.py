@@ -24,9 +24,21 @@ class PriceRow(Base):
         CheckConstraint("tax IS NULL OR tax_rate IS NULL", name="one_tax"),
         CheckConstraint("valid_to > valid_from", name="interval"),
         Index("ix_price_rows_item_id_book_id_valid_from", "item_id", "book_id", "valid_from"),
-        # The schedule looks for starts and ends in a window, over all items.
-        Index("ix_price_rows_book_id_valid_from", "book_id", "valid_from"),
-        Index("ix_price_rows_book_id_valid_to", "book_id", "valid_to", postgresql_where=text("valid_to IS NOT NULL")),
+        # The schedule walks along the starts and ends of prices for one unit, over all items, in its own order.
+        Index(
+            "ix_price_rows_book_id_valid_from_item_id",
+            "book_id",
+            "valid_from",
+            "item_id",
+            postgresql_where=text("min_quantity <= 1"),
+        ),
+        Index(
+            "ix_price_rows_book_id_valid_to_item_id",
+            "book_id",
+            "valid_to",
+            "item_id",
+            postgresql_where=text("valid_to IS NOT NULL AND min_quantity <= 1"),
+        ),
     )
 
     id: Mapped[Uuid7]

@@ -5,8 +5,7 @@ from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import ConfigDict, Field
 
 from app.schemas import examples
 from app.schemas.base import Amount, BookKey, DecimalString, Input, Line, Moment, Output, Quantity, Rate, Reason
@@ -45,12 +44,6 @@ class PriceCreate(Input):
     valid_to: Moment | None = Field(None, description="First instant after the end; null: until something newer")
     supersedes: UUID | None = Field(None, description="Id of the price row that this one corrects")
     reason: Reason | None = None
-
-    @model_validator(mode="after")
-    def _one_kind_of_tax(self) -> "PriceCreate":
-        if self.tax_rate is not None and self.tax is not None:
-            raise PydanticCustomError("two-taxes", "must not have both tax_rate and tax")
-        return self
 
 
 class InitialPrice(PriceCreate):

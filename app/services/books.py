@@ -1,20 +1,29 @@
 """Books: price lists, each in one currency."""
 
 from datetime import date, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import RowMapping, bindparam, exists, insert, select, update
+from sqlalchemy import BigInteger, DateTime, RowMapping, bindparam, exists, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app import http_cache, instants, money
 from app.database import ReadSession, WriteSession, violated_constraint
 from app.errors import CurrencyFixed, DuplicateBook, FieldError, InvalidRequest, UnknownBook
-from app.models import Book, ChangeType, PriceRow
+from app.models import Book, Change, ChangeType, PriceRow
 from app.schemas import book as schemas
 from app.services import ledger
 from app.services.ledger import Written
 
 _TIME_ZONE = select(Book.time_zone).where(Book.key == bindparam("book"))
+_TIME_ZONE_AS_KNOWN = (
+    select(Change.after["time_zone"].astext)
+    .join(Book, Book.id == Change.book_id)
+    .where(Book.key == bindparam("book"), Change.item_id.is_(None))
+    .order_by(Change.seq.desc())
+    .limit(1)
+)
+_TIME_ZONE_AS_OF_SEQ = _TIME_ZONE_AS_KNOWN.where(Change.seq <= bindparam("known", type_=BigInteger))
+_TIME_ZONE_AS_OF_INSTANT = _TIME_ZONE_AS_KNOWN.where(Change.at <= bindparam("known", type_=DateTime(timezone=True)))
 _SELECT = select(*Book.__table__.c)
 _HAS_PRICES = select(exists().where(PriceRow.book_id == bindparam("book_id")))
 
@@ -24,19 +33,41 @@ def unknown(key: str, pointer: str = "query/book") -> UnknownBook:
     return UnknownBook(f"There is no book {key}.", [FieldError(pointer, "unknown-book", "names no book")])
 
 
+class Known(NamedTuple):
+    """A pinned state of knowledge, by seq or by instant; with neither, the latest."""
+
+    seq: int | None = None
+    at: datetime | None = None
+
+
+LATEST = Known()
+
+
 async def instant(
-    session: ReadSession | WriteSession, book: str, moment: datetime | date | None, *, pointer: str = "query/at"
+    session: ReadSession | WriteSession,
+    book: str,
+    moment: datetime | date | None,
+    *,
+    pointer: str,
+    known: Known = LATEST,
+    book_pointer: str = "query/book",
 ) -> datetime | None:
     """A moment of a request as an instant. A bare date starts in the book's time zone, which costs a statement.
 
+    :param known: the state of knowledge whose time zone counts, so that pinned answers stay when it is changed.
     :raises UnknownBook: if the date needs a book and there is none.
     :raises InvalidRequest: if the day is at the edge of the calendar.
     """
     if moment is None or isinstance(moment, datetime):
         return moment
-    time_zone = await session.scalar(_TIME_ZONE, {"book": book})
+    if known.seq is not None:
+        time_zone = await session.scalar(_TIME_ZONE_AS_OF_SEQ, {"book": book, "known": known.seq})
+    elif known.at is not None:
+        time_zone = await session.scalar(_TIME_ZONE_AS_OF_INSTANT, {"book": book, "known": known.at})
+    else:
+        time_zone = await session.scalar(_TIME_ZONE, {"book": book})
     if time_zone is None:
-        raise unknown(book)
+        raise unknown(book, book_pointer)
     return start_of_day(moment, time_zone, pointer)
 
 
@@ -115,9 +146,12 @@ async def change(
     policy = {**row["rounding"], **values.get("rounding", {})}
     if isinstance(policy["cash_increment"], str):
         policy["cash_increment"] = money.parse(policy["cash_increment"])
-    values["rounding"] = _rounding(policy, currency)
     if currency != before.currency and await session.scalar(_HAS_PRICES, {"book_id": row["id"]}):
-        raise CurrencyFixed(f"Book {key} has prices in {before.currency}. Create another book for {currency}.")
+        raise CurrencyFixed(
+            f"Book {key} has prices in {before.currency}. Create another book for {currency}.",
+            [FieldError("/currency", "currency-fixed", "stays as it is, because the book has prices")],
+        )
+    values["rounding"] = _rounding(policy, currency)
     changed = {name: value for name, value in values.items() if row[name] != value}
     if not changed:
         return Written(before, None)

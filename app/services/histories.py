@@ -115,8 +115,9 @@ async def read_steps(
 
     :raises InvalidRequest: if the window is empty; and as :func:`load`.
     """
-    start = await books.instant(session, book, window[0], pointer="query/from")
-    end = await books.instant(session, book, window[1], pointer="query/to")
+    known = await questions.known_of(session, moment, book=book)
+    start = await books.instant(session, book, window[0], pointer="query/from", known=known)
+    end = await books.instant(session, book, window[1], pointer="query/to", known=known)
     if start is not None and end is not None and end <= start:
         raise InvalidRequest.at("query/to", "empty-interval", "must be later than from")
     history = await load(session, key, book=book, moment=moment)

@@ -142,7 +142,7 @@ async def list_priced(session: ReadSession, listing: Listing, cursors: Cursors) 
     :raises UnknownBook: if there is no such book.
     :raises InvalidRequest: if the cursor belongs to another list.
     """
-    at = await books.instant(session, listing.book, listing.at)
+    at = await books.instant(session, listing.book, listing.at, pointer="query/at")
     matching = _SELECT.order_by(Item.id).limit(listing.limit + 1)
     parameters: dict[str, Any] = _question(listing.book, at)
     if listing.cursor is not None:
@@ -150,7 +150,9 @@ async def list_priced(session: ReadSession, listing: Listing, cursors: Cursors) 
         matching = matching.where(Item.id > bindparam("after"))
         parameters |= {"after": UUID(position["after"]), "at": datetime.fromisoformat(position["at"])}
     if listing.q is not None:
-        pattern = "%" + re.sub(r"([\\%_])", r"\\\1", listing.q) + "%"
+        # An index of trigrams finds three letters anywhere, but fewer only at the beginning.
+        anywhere = "%" if len(listing.q) >= 3 else ""
+        pattern = anywhere + re.sub(r"([\\%_])", r"\\\1", listing.q) + "%"
         matching = matching.where(or_(Item.name.ilike(pattern), Item.sku.ilike(pattern)))
     if listing.sku is not None:
         matching = matching.where(Item.sku == listing.sku)

@@ -58,7 +58,7 @@ async def look_up(session: ReadSession, lookup: Lookup) -> LookupAnswer:
     keys = [_key(line.item) for line in lookup.lines]
     values = {
         "book": lookup.book,
-        "at": await books.instant(session, lookup.book, lookup.at, pointer="/at"),
+        "at": await books.instant(session, lookup.book, lookup.at, pointer="/at", book_pointer="/book"),
         "quantity": Decimal(1),
         "ids": [key.id if key else None for key in keys],
         "skus": [key.sku if key else None for key in keys],

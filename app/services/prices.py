@@ -11,7 +11,7 @@ from sqlalchemy.orm import aliased
 
 from app import money
 from app.database import WriteSession, violated_constraint
-from app.errors import AlreadySuperseded, InvalidRequest, ItemArchived, UnknownItem, UnknownPrice
+from app.errors import AlreadySuperseded, FieldError, InvalidRequest, ItemArchived, UnknownItem, UnknownPrice
 from app.models import Book, ChangeType, Item, ItemKey, PriceRetirement, PriceRow
 from app.schemas import price as schemas
 from app.services import answers, books, ledger
@@ -89,11 +89,14 @@ async def record(session: WriteSession, key: ItemKey, data: schemas.PriceCreate,
     if target.book_id is None:
         raise books.unknown(data.book, pointer="/book")
     if target.archived_at is not None:
-        raise ItemArchived(f'Item {key} is archived. PATCH it with {{"archived_at": null}} before recording prices.')
+        raise ItemArchived(
+            f'Item {key} is archived. PATCH it with {{"archived_at": null}} before recording prices.',
+            [FieldError("path/item", "item-archived", "takes no new prices")],
+        )
     if data.supersedes is not None and target.superseded_id is None:
         raise InvalidRequest.at("/supersedes", "unknown-price", f"names no price row of this item in book {data.book}")
     if data.supersedes is not None and target.retired_seq is not None:
-        raise _already_superseded(data.supersedes)
+        raise _already_superseded(data.supersedes, "/supersedes")
     book = BookTerms(target.book_id, data.book, target.currency, target.time_zone, target.tax_included)
     columns = columns_of(data, book)
     (stamp,) = await ledger.advance(session)
@@ -110,7 +113,7 @@ async def void(session: WriteSession, price_id: UUID, *, actor: str) -> Written[
     if found is None:
         raise UnknownPrice(f"There is no price row {price_id}.")
     if found.retired_seq is not None:
-        raise _already_superseded(price_id)
+        raise _already_superseded(price_id, "path/price_id")
     row: PriceRow = found.PriceRow
     (stamp,) = await ledger.advance(session)
     await _retire(session, price_id, successor_id=None, stamp=stamp)
@@ -134,7 +137,7 @@ def _document(record: Mapping[str, Any], *, book: str, currency: str, void: bool
 def columns_of(data: schemas.PriceCreate, book: BookTerms, pointer: str = "") -> dict[str, Any]:
     """The columns that the request decides. A null ``valid_from`` stands for the instant of recording.
 
-    :raises InvalidRequest: if the interval is empty, or the tax exceeds the amount that includes it.
+    :raises InvalidRequest: if the interval is empty, or the tax is stated twice or exceeds the amount that includes it.
     """
 
     def instant(moment: datetime | date | None, field: str) -> datetime | None:
@@ -146,6 +149,8 @@ def columns_of(data: schemas.PriceCreate, book: BookTerms, pointer: str = "") ->
     valid_to = instant(data.valid_to, "valid_to")
     if valid_from is not None:
         _check_interval(valid_from, valid_to, pointer)
+    if data.tax is not None and data.tax_rate is not None:
+        raise InvalidRequest.at(f"{pointer}/tax", "two-taxes", "must not come together with tax_rate")
     tax_included = book.tax_included if data.tax_included is None else data.tax_included
     if tax_included and data.tax is not None and data.amount is not None and data.tax > data.amount:
         raise InvalidRequest.at(f"{pointer}/tax", "tax-exceeds-amount", "must not exceed the amount that includes it")
@@ -168,9 +173,10 @@ def _check_interval(valid_from: datetime, valid_to: datetime | None, pointer: st
         raise InvalidRequest.at(f"{pointer}/valid_to", "empty-interval", "must be later than valid_from")
 
 
-def _already_superseded(price_id: UUID) -> AlreadySuperseded:
+def _already_superseded(price_id: UUID, pointer: str) -> AlreadySuperseded:
     return AlreadySuperseded(
-        f"Price row {price_id} was superseded or voided before. Read the item again and correct the row in force."
+        f"Price row {price_id} was superseded or voided before. Read the item again and correct the row in force.",
+        [FieldError(pointer, "already-superseded", "names a row that is no longer in force")],
     )
 
 
@@ -182,7 +188,7 @@ async def _retire(session: WriteSession, price_id: UUID, *, successor_id: UUID |
     except IntegrityError as error:
         # Another writer retired the row between the check and the number.
         if violated_constraint(error) == "pk_price_retirements":
-            raise _already_superseded(price_id) from None
+            raise _already_superseded(price_id, "/supersedes" if successor_id else "path/price_id") from None
         raise
 
 

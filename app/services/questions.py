@@ -24,9 +24,10 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from app.database import ReadSession, WriteSession
-from app.errors import InvalidRequest, UnknownBook, UnknownItem, UnknownSeq
+from app.errors import FieldError, InvalidRequest, UnknownBook, UnknownItem, UnknownSeq
 from app.models import Book, Change, Item, ItemKey, Ledger
 from app.services import books
+from app.services.books import Known
 
 
 class Moment(NamedTuple):
@@ -179,16 +180,23 @@ async def parameters(
     :raises UnknownBook: if a bare date names no instant, for want of the book.
     :raises InvalidRequest: if a day is at the edge of the calendar.
     """
+    known = await known_of(session, moment, book=book)
     values: dict[str, Any] = {
-        "at": await books.instant(session, book, moment.at),
+        "at": await books.instant(session, book, moment.at, pointer="query/at", known=known),
         "book": book,
         "quantity": quantity,
     }
-    if moment.known_seq is not None:
-        values["known_seq"] = moment.known_seq
-    if moment.known_at is not None:
-        values["known_at"] = await books.instant(session, book, moment.known_at, pointer="query/known_at")
+    if known.seq is not None:
+        values["known_seq"] = known.seq
+    if known.at is not None:
+        values["known_at"] = known.at
     return values
+
+
+async def known_of(session: ReadSession | WriteSession, moment: Moment, *, book: str) -> Known:
+    """The state of knowledge that the moment is pinned to. Raises as :func:`parameters`."""
+    known_at = await books.instant(session, book, moment.known_at, pointer="query/known_at")
+    return Known(moment.known_seq, known_at)
 
 
 def check(*, key: ItemKey, book: str, known_seq: int, head: int, found_item: object, found_book: object) -> None:
@@ -199,7 +207,10 @@ def check(*, key: ItemKey, book: str, known_seq: int, head: int, found_item: obj
     :raises UnknownBook: if there is, or was then, no such book.
     """
     if known_seq > head:
-        raise UnknownSeq(f"The newest change is {head}; known_seq {known_seq} does not exist yet.")
+        raise UnknownSeq(
+            f"The newest change is {head}; known_seq {known_seq} does not exist yet.",
+            [FieldError("query/known_seq", "unknown-seq", f"must not be greater than {head}")],
+        )
     then = "" if known_seq == head else f" as known at seq {known_seq}"
     if found_item is None:
         raise UnknownItem(f"There is no item {key}{then}.")

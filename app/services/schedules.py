@@ -7,17 +7,32 @@ from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import DateTime, Integer, Select, Uuid, bindparam, exists, func, or_, select, true, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    DateTime,
+    Integer,
+    Select,
+    Uuid,
+    bindparam,
+    func,
+    literal_column,
+    select,
+    true,
+    tuple_,
+)
 from sqlalchemy.orm import aliased
 
 from app.database import ReadSession
 from app.errors import InvalidRequest
-from app.models import Book, Item, PriceRetirement, PriceRow
+from app.models import Book, Item, PriceRow
 from app.models.resolution import Where, answering_row
 from app.pagination import Cursors
 from app.schemas.price import Boundary, PriceInForce, Schedule
 from app.services import books, histories, questions
 from app.services.questions import Knowledge
+
+_FIRST: ColumnElement[UUID] = literal_column("'00000000-0000-0000-0000-000000000000'::uuid")
+"""Less than every item's id."""
 
 _ROW = PriceRow.__table__.columns.keys()
 
@@ -35,47 +50,48 @@ def _statement() -> Select[Any]:
         """Starts, or ends, of rows in play within the window."""
         row = aliased(PriceRow, name=f"row_{which}")
         instant = getattr(row, which)
-        retired = exists().where(PriceRetirement.price_id == row.id).correlate(row)
         return (
             select(instant.label("at"), row.item_id.label("item_id"))
             .where(
                 row.book_id == book.c.id,
-                row.min_quantity <= 1,
-                ~retired,
-                instant >= start,
-                or_(end.is_(None), instant < end),
-                # The first condition leads the index to the page, the second is exact.
-                or_(after_at.is_(None), instant >= after_at),
-                or_(after_at.is_(None), tuple_(instant, row.item_id) > tuple_(after_at, after_item)),
+                # Literally, as the indexes have it.
+                row.min_quantity <= literal_column("1"),
+                tuple_(instant, row.item_id)
+                > tuple_(func.coalesce(after_at, start), func.coalesce(after_item, _FIRST)),
+                instant < func.coalesce(end, literal_column("'infinity'::timestamptz")),
             )
             .correlate(asked, book)
         )
 
-    event = instants("valid_from").union(instants("valid_to")).order_by("at", "item_id").lateral("event")
+    event = instants("valid_from").union(instants("valid_to")).lateral("event")
     where = Where(event.c.item_id, book.c.id, event.c.at, asked.c.known_seq, asked.c.quantity)
     before = answering_row(where, just_before=True, name="before")
     after = answering_row(where, name="after")
     changes = before.c.id.is_distinct_from(after.c.id)
-    return (
+    # Whole pages are made in the order of the index, so that the cost does not depend on the window's length.
+    page = (
         select(
-            book.c.key.label("book"),
-            book.c.currency,
-            book.c.rounding,
             event.c.at,
             event.c.item_id,
-            Item.sku,
             *(column.label(f"before_{column.key}") for column in before.c),
             *(column.label(f"after_{column.key}") for column in after.c),
         )
-        .select_from(asked)
-        .outerjoin(book, true())
-        .outerjoin(event, true())
+        .select_from(event)
         .outerjoin(before, true())
         .outerjoin(after, true())
-        .outerjoin(Item, Item.id == event.c.item_id)
-        .where(or_(changes, event.c.at.is_(None)))
+        .where(changes)
         .order_by(event.c.at, event.c.item_id)
         .limit(bindparam("limit", type_=Integer))
+        .correlate(asked, book)
+        .lateral("page")
+    )
+    return (
+        select(book.c.key.label("book"), book.c.currency, book.c.rounding, Item.sku, *page.c)
+        .select_from(asked)
+        .outerjoin(book, true())
+        .outerjoin(page, true())
+        .outerjoin(Item, Item.id == page.c.item_id)
+        .order_by(page.c.at, page.c.item_id)
     )
 
 

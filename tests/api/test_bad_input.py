@@ -106,7 +106,7 @@ CASES = [
         "empty-interval",
         "/price/valid_to",
     ),
-    price("two taxes", '"tax": "1", "tax_rate": "19"', "two-taxes", ""),
+    price("two taxes", '"tax": "1", "tax_rate": "19"', "two-taxes", "/tax"),
     price("more tax than amount", '"tax": "2", "tax_included": true', "tax-exceeds-amount", "/tax"),
     price("negative amount", '"amount": "-0.01"', "negative", "/amount"),
     price("negative rate", '"tax_rate": "-1"', "negative", "/tax_rate"),

@@ -30,6 +30,7 @@ def test_reads_timestamps_and_dates(text: str, expected: datetime | date) -> Non
         ("2027-02-29", "calendar"),
         ("2026-13-01T00:00:00Z", "calendar"),
         ("2026-12-01T24:00:01Z", "calendar"),
+        ("2026-12-01T24:00:00Z", "calendar"),
         ("2026-12-01T00:00:60Z", "calendar"),
         ("0001-01-01T00:00:00+14:00", "calendar"),
         ("10000-01-01T00:00:00Z", "timestamp"),

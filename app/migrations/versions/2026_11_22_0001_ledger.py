@@ -86,12 +86,17 @@ def upgrade() -> None:
         sa.CheckConstraint("valid_to > valid_from", name="interval"),
     )
     op.create_index("ix_price_rows_item_id_book_id_valid_from", "price_rows", ["item_id", "book_id", "valid_from"])
-    op.create_index("ix_price_rows_book_id_valid_from", "price_rows", ["book_id", "valid_from"])
     op.create_index(
-        "ix_price_rows_book_id_valid_to",
+        "ix_price_rows_book_id_valid_from_item_id",
         "price_rows",
-        ["book_id", "valid_to"],
-        postgresql_where=sa.text("valid_to IS NOT NULL"),
+        ["book_id", "valid_from", "item_id"],
+        postgresql_where=sa.text("min_quantity <= 1"),
+    )
+    op.create_index(
+        "ix_price_rows_book_id_valid_to_item_id",
+        "price_rows",
+        ["book_id", "valid_to", "item_id"],
+        postgresql_where=sa.text("valid_to IS NOT NULL AND min_quantity <= 1"),
     )
     op.create_table(
         "price_retirements",

@@ -58,7 +58,9 @@ async def list_items(
     cursors: CursorCodec,
     book: BookQuery = "default",
     at: At = None,
-    q: Annotated[Name | None, Query(description="Part of the name or the sku, in any case")] = None,
+    q: Annotated[
+        Name | None, Query(description="Part of the name or the sku, in any case; of one or two letters, its beginning")
+    ] = None,
     sku: Annotated[Sku | None, Query(description="Only the item with this sku")] = None,
     gtin: Annotated[Gtin | None, Query(description="Only the item with this GTIN")] = None,
     archived: Annotated[items.Archived, Query(description="Only archived items, only others, or both")] = "false",

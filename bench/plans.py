@@ -1,0 +1,337 @@
+"""`python -m bench.plans`: what the reads cost as the ledger grows, and by which indexes PostgreSQL answers them.
+
+The statements are those of the services, caught on their way to the database.
+"""
+
+import argparse
+import asyncio
+import json
+import math
+import secrets
+import signal
+import statistics
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from pydantic import SecretStr
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from sqlalchemy import event
+from sqlalchemy.engine import URL, make_url
+
+from app.database import Database, ReadSession
+from app.embedded import EmbeddedPostgresError, embedded_postgres
+from app.migrations import migrate
+from app.models import ItemKey
+from app.pagination import Cursors
+from app.schemas.price import Lookup, LookupLine
+from app.services import answers, items, lookups, schedules
+from app.services.questions import Moment
+from app.settings import Settings
+from bench import BenchFailed, data
+
+_DATA = Path(__file__).parent.parent / ".data" / "bench"
+_DATABASE = "plans"
+_SIZES = (10_000, 100_000, 1_000_000)
+_EXECUTIONS = 20
+_MOST_SECONDS = 10.0
+_TABLE_WIDTH = 110
+_LARGE_TABLE_ROWS = 1_000
+_ROWS_PER_ITEM = 10
+_LIST_PRICES = 8
+
+# Item ids sort as they were made, as version 7 does. The rows of an item lie far apart, as rows recorded over years do.
+# Days are spread by multiplying with numbers that have no common factor with their range. One item in ten takes part in
+# a price list that begins tomorrow; so the first page of the schedule lies among many boundaries at one instant.
+_FILL = """
+CREATE FUNCTION pg_temp.item_id(number bigint) RETURNS uuid IMMUTABLE LANGUAGE sql
+RETURN CAST('01900000-0000-7000-8000-' || lpad(to_hex(number), 12, '0') AS uuid);
+
+CREATE FUNCTION pg_temp.price_id(number bigint) RETURNS uuid IMMUTABLE LANGUAGE sql
+RETURN CAST('01910000-0000-7000-8000-' || lpad(to_hex(number), 12, '0') AS uuid);
+
+INSERT INTO items (id, sku, name, unit, tax_category, attributes, version, created_at, updated_at)
+SELECT pg_temp.item_id(number), 'PLAN-' || lpad(CAST(number AS text), 7, '0'),
+       (ARRAY['Frame', 'Wheel', 'Saddle', 'Pedal', 'Chain'])[number % 5 + 1] || ' ' || md5(CAST(number AS text)),
+       'C62', 'S', '{}', 1, l.recorded_at, l.recorded_at
+FROM ledger l, generate_series(0, {items} - 1) AS number;
+
+INSERT INTO changes (seq, at, actor, type, item_id, after)
+SELECT number + 2, l.recorded_at + (number + 2) * interval '1 microsecond', 'bench', 'item.created', i.id,
+       to_jsonb(i)
+FROM ledger l, generate_series(0, {items} - 1) AS number JOIN items i ON i.id = pg_temp.item_id(number);
+
+INSERT INTO price_rows (id, item_id, book_id, amount, per, min_quantity, tax_rate, tax_included, valid_from, valid_to,
+                        seq, recorded_at, recorded_by)
+SELECT pg_temp.price_id(number), pg_temp.item_id(item), b.id, (1000 + number % 9000) / 100.0, 1, 1, 19, false,
+       today + CASE
+           WHEN place < {list_prices} THEN -60 * ({list_prices} - place) - item * 7 % 53
+           WHEN place = {list_prices} THEN item * 11 % 91 - 60
+           WHEN item % 10 = 0 THEN 1
+           ELSE 2 + item * 13 % 89
+       END * interval '1 day',
+       CASE WHEN place = {list_prices} THEN today + (item * 11 % 91 - 60 + 14) * interval '1 day' END,
+       {items} + 2 + number, l.recorded_at + ({items} + 2 + number) * interval '1 microsecond', 'bench'
+FROM ledger l, books b, date_trunc('day', now()) AS today, generate_series(0, {rows} - 1) AS number,
+     LATERAL (SELECT number % {items} AS item, number / {items} AS place) AS of_row;
+
+INSERT INTO changes (seq, at, actor, type, item_id, book_id, price_id)
+SELECT seq, recorded_at, recorded_by, 'price.recorded', item_id, book_id, id FROM price_rows ORDER BY seq;
+
+INSERT INTO price_retirements (price_id, seq)
+SELECT pg_temp.price_id(number * 50 + (number + number * 50 / {items}) % 50), {items} + {rows} + 2 + number
+FROM generate_series(0, {rows} / 50 - 1) AS number;
+
+INSERT INTO changes (seq, at, actor, type, item_id, book_id, price_id)
+SELECT r.seq, l.recorded_at + r.seq * interval '1 microsecond', 'bench', 'price.voided', p.item_id, p.book_id, p.id
+FROM ledger l, price_retirements r JOIN price_rows p ON p.id = r.price_id;
+
+UPDATE ledger SET (seq, recorded_at) = (SELECT seq, at FROM changes ORDER BY seq DESC LIMIT 1);
+"""
+
+_Read = Callable[[ReadSession], Awaitable[object]]
+_Plan = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class _Cost:
+    """What one statement cost on one database: time, pages looked at, and large tables read from end to end."""
+
+    milliseconds: float
+    pages: int
+    scanned: list[str] = field(default_factory=list)
+
+
+def main() -> None:
+    """Measure, print, and exit with 1 if a read gets dearer as the ledger grows."""
+    parser = argparse.ArgumentParser(prog="python -m bench.plans", description="What reads cost as the ledger grows.")
+    parser.add_argument("--show", action="store_true", help="print the plans")
+    parser.add_argument("--sizes", type=int, nargs="+", default=_SIZES, help="numbers of price rows")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    console = Console(soft_wrap=True, highlight=False, width=max(Console().width, _TABLE_WIDTH))
+    try:
+        with embedded_postgres(_DATA) as url:
+            costs = {
+                size: asyncio.run(_measure(make_url(url), size, console, show=options.show)) for size in options.sizes
+            }
+    except (BenchFailed, EmbeddedPostgresError) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        sys.exit("Stopped.")
+    console.print(_table(costs))
+    if complaints := list(_complaints(costs)):
+        sys.exit("\n".join(complaints))
+
+
+async def _measure(server: URL, size: int, console: Console, *, show: bool) -> dict[str, _Cost]:
+    """The cost of each read on a ledger of ``size`` price rows."""
+    await data.recreate(server, [_DATABASE])
+    settings = _settings(server.set(database=_DATABASE))
+    await migrate(settings)
+    with console.status(f"Writing {size:,} price rows"):
+        await _fill(settings.sqlalchemy_url, size)
+    database = Database(settings)
+    try:
+        async with database.reader.connect() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            large = await driver.fetch(
+                "SELECT oid::regclass::text FROM pg_class WHERE relkind = 'r' AND reltuples > $1", _LARGE_TABLE_ROWS
+            )
+            costs = {}
+            for name, read in (await _reads(database, size)).items():
+                statement, arguments = await _caught(database, read)
+                cost, plan = await _cost(driver, statement, arguments, {row[0] for row in large})
+                costs[name] = cost
+                if show:
+                    console.rule(f"{name}, {size:,} rows", align="left")
+                    console.print("\n".join(_outline(plan)), markup=False)
+            return costs
+    finally:
+        await database.close()
+
+
+def _settings(database: URL) -> Settings:
+    return Settings(
+        database_url=SecretStr(database.render_as_string(hide_password=False)),
+        secret_key=SecretStr(secrets.token_urlsafe(48)),
+        database_statement_timeout_milliseconds=60_000,
+        log_level="warning",
+    )
+
+
+async def _fill(database: URL, size: int) -> None:
+    url = database.set(drivername="postgresql").render_as_string(hide_password=False)
+    connection = await asyncpg.connect(url, timeout=10, command_timeout=600)
+    try:
+        # Nothing here needs to survive a crash, and every key is right by construction.
+        await connection.execute("SET synchronous_commit = off; SET session_replication_role = replica")
+        counts = {"rows": size, "items": size // _ROWS_PER_ITEM, "list_prices": _LIST_PRICES}
+        await connection.execute(_FILL.replace("'{}'", "'{{}}'").format(**counts))
+    finally:
+        await connection.close()
+    await data.settle(database)
+
+
+async def _reads(database: Database, size: int) -> dict[str, _Read]:
+    """The reads to measure, by name."""
+    number = size // _ROWS_PER_ITEM
+    some = [UUID(f"01900000-0000-7000-8000-{place * number // 1000:012x}") for place in range(1000)]
+    middle = ItemKey(some[500], None)
+    sku = f"PLAN-{number // 2:07}"
+    cursors = Cursors("of this run")
+    one = Decimal(1)
+    lookup = Lookup(lines=[LookupLine(item=str(item)) for item in some])
+    after_list_prices = Moment(known_seq=number + 2 + size * _LIST_PRICES // _ROWS_PER_ITEM)
+    just_now = datetime.now(UTC)
+
+    def price(key: ItemKey, moment: Moment) -> _Read:
+        return lambda session: answers.read(session, key, book="default", moment=moment, quantity=one)
+
+    def listing(**filters: Any) -> _Read:
+        return lambda session: items.list_priced(session, items.Listing(limit=50, **filters), cursors)
+
+    def schedule(cursor: str | None = None) -> _Read:
+        return lambda session: schedules.read(
+            session, cursors, book="default", window=(None, None), cursor=cursor, limit=100
+        )
+
+    async with database.reading() as session:
+        first = await schedules.read(session, cursors, book="default", window=(None, None), cursor=None, limit=100)
+    return {
+        "price by id": price(middle, Moment()),
+        "price by sku": price(ItemKey(None, sku), Moment()),
+        "price by id, known_seq": price(middle, after_list_prices),
+        "price by sku, known_seq": price(ItemKey(None, sku), after_list_prices),
+        "price by id, known_at": price(middle, Moment(known_at=just_now)),
+        "lookup of 1000": lambda session: lookups.look_up(session, lookup),
+        "list of 50": listing(),
+        "schedule, first 100": schedule(),
+        "schedule, next 100": schedule(first.next),
+        "search, one match": listing(q=sku),
+        "search, a fifth matches": listing(q="wheel"),
+        "search, no match": listing(q="nothing like it"),
+        "search, 2 letters, none": listing(q="zq"),
+    }
+
+
+async def _caught(database: Database, read: _Read) -> tuple[str, Sequence[Any]]:
+    """The one statement that a read runs, and its arguments."""
+    seen: list[tuple[str, Sequence[Any]]] = []
+
+    def catch(_connection: object, _cursor: object, statement: str, arguments: Sequence[Any], *_: object) -> None:
+        seen.append((statement, arguments))
+
+    engine = database.reader.sync_engine
+    event.listen(engine, "before_cursor_execute", catch)
+    try:
+        async with database.reading() as session:
+            await read(session)
+    finally:
+        event.remove(engine, "before_cursor_execute", catch)
+    if len(seen) != 1:
+        raise BenchFailed(f"A read ran {len(seen)} statements instead of one.")
+    return seen[0]
+
+
+async def _cost(driver: Any, statement: str, arguments: Sequence[Any], large: set[str]) -> tuple[_Cost, _Plan]:
+    """Execute a statement prepared, as the service does, and look at the plan that PostgreSQL settles on."""
+    prepared = await driver.prepare(statement)
+    explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {prepared.get_name()}"
+    if arguments:
+        explain += f"({', '.join(_literal(argument) for argument in arguments)})"
+    seconds: list[float] = []
+    # The bad need no patience.
+    while len(seconds) < _EXECUTIONS and sum(seconds) < _MOST_SECONDS:
+        start = time.perf_counter()
+        await prepared.fetch(*arguments)
+        seconds.append(time.perf_counter() - start)
+    plan: _Plan = (await driver.fetchval(explain))[0]["Plan"]
+    return _Cost(
+        milliseconds=statistics.median(seconds) * 1000,
+        pages=plan["Shared Hit Blocks"] + plan["Shared Read Blocks"],
+        scanned=sorted(
+            {
+                node["Relation Name"]
+                for _, node in _nodes(plan)
+                if node["Node Type"] == "Seq Scan" and node["Relation Name"] in large
+            }
+        ),
+    ), plan
+
+
+def _literal(value: Any) -> str:
+    if value is None:
+        return "NULL"
+    if isinstance(value, list):
+        value = "{" + ",".join("NULL" if one is None else json.dumps(str(one)) for one in value) + "}"
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _nodes(plan: _Plan, depth: int = 0) -> Iterator[tuple[int, _Plan]]:
+    yield depth, plan
+    for child in plan.get("Plans", []):
+        yield from _nodes(child, depth + 1)
+
+
+def _outline(plan: _Plan) -> Iterator[str]:
+    """The plan, a line for each node: what it reads, how often, how many rows come of it and which pages it takes."""
+    for depth, node in _nodes(plan):
+        name = " ".join(
+            [node["Node Type"], *(node[key] for key in ("Index Name", "Relation Name", "Alias") if key in node)]
+        )
+        removed = sum(value for key, value in node.items() if key.startswith("Rows Removed by"))
+        pages = node["Shared Hit Blocks"] + node["Shared Read Blocks"]
+        yield (
+            f"{'  ' * depth}{name}: {node['Actual Loops']:,} x {node['Actual Rows']:,} rows"
+            f"{f', {removed:,} removed' if removed else ''}, {pages:,} pages, {node['Actual Total Time']:.3f} ms"
+        )
+
+
+def _table(costs: dict[int, dict[str, _Cost]]) -> Table:
+    """Milliseconds and pages of each read by size."""
+    result = Table(
+        title=f"Median of up to {_EXECUTIONS} executions in ms, and pages read, by number of price rows",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        collapse_padding=True,
+    )
+    result.add_column("", no_wrap=True)
+    for size in costs:
+        result.add_column(f"{size:,}", justify="right", no_wrap=True)
+        result.add_column("pages", justify="right", no_wrap=True)
+    result.add_column("plan", no_wrap=True)
+    for name in next(iter(costs.values())):
+        cells: list[str] = []
+        for of_size in costs.values():
+            cells += [f"{of_size[name].milliseconds:.2f}", f"{of_size[name].pages:,}"]
+        scanned = sorted({table for of_size in costs.values() for table in of_size[name].scanned})
+        result.add_row(name, *cells, f"scans {', '.join(scanned)}" if scanned else "indexes")
+    return result
+
+
+def _complaints(costs: dict[int, dict[str, _Cost]]) -> Iterator[str]:
+    """What is wrong: a large table read from end to end, or a cost that grows with the ledger."""
+    smallest = costs[min(costs)]
+    for size, of_size in costs.items():
+        # Indexes get deeper and lists of matches longer, so some growth is right; more than by the square root is not.
+        most_growth = math.sqrt(size / min(costs))
+        for name, cost in of_size.items():
+            if cost.scanned:
+                yield f"{name}: scans {', '.join(cost.scanned)} from end to end at {size:,} rows."
+            if cost.pages > most_growth * smallest[name].pages:
+                yield f"{name}: {cost.pages:,} pages at {size:,} rows, {smallest[name].pages:,} at {min(costs):,}."
+
+
+if __name__ == "__main__":
+    main()
