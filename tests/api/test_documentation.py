@@ -60,7 +60,7 @@ def test_examples_of_answers_fit_their_schemas() -> None:
     checked = 0
     for model in [*Output.__subclasses__(), *Item.__subclasses__()]:
         extra = model.model_config.get("json_schema_extra")
-        for example in extra["examples"] if isinstance(extra, dict) else ():  # type: ignore[union-attr]
+        for example in extra["examples"] if isinstance(extra, dict) else ():  # type: ignore[union-attr]  # JSON values
             document = exact_json.dumps(model.model_validate(example).model_dump(by_alias=True))
             assert json.loads(document) == example, model
             checked += 1

@@ -53,7 +53,7 @@ async def read_book(key: Key, session: Reading, response: Response, if_none_matc
     book = await books.read(session, key)
     tag = http_cache.version_tag(book.version)
     if http_cache.is_fresh(if_none_match, tag):
-        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={ETAG: tag})  # type: ignore[return-value]
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={ETAG: tag})  # type: ignore[return-value]  # no body
     response.headers[ETAG] = tag
     return book
 

@@ -78,7 +78,7 @@ async def read_item(key: ItemAddress, session: Reading, response: Response, if_n
     item = await items.read(session, key)
     tag = http_cache.version_tag(item.version)
     if http_cache.is_fresh(if_none_match, tag):
-        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={ETAG: tag})  # type: ignore[return-value]
+        return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={ETAG: tag})  # type: ignore[return-value]  # no body
     response.headers[ETAG] = tag
     return item
 
