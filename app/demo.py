@@ -33,7 +33,7 @@ async def run(file: Path, url: str) -> None:
             new = 0
             for item, prices in track(items, "Loading", console=console):
                 new += await _load(client, item, prices)
-            console.print(f"{new} new items of {len(items)}, the others were there already.")
+            console.print(f"{new} new items of {len(items)}; the others were there already.")
             console.print(await _questions(client, today))
     except httpx2.TransportError as error:
         raise DemoError(f"No service answers at {url}: {error}. Start one with: make run") from None
@@ -68,12 +68,16 @@ def _read(file: Path, today: datetime) -> Iterator[tuple[dict[str, Any], list[di
 
 async def _load(client: httpx2.AsyncClient, item: dict[str, Any], prices: list[dict[str, Any]]) -> bool:
     answer = await client.post("/v1/items", json=item)
-    if answer.status_code == 409:
-        return False
-    _check(answer)
-    for price in prices:
-        _check(await client.post(f"/v1/items/{answer.json()['id']}/prices", json=price))
-    return True
+    new = answer.status_code != 409
+    if new:
+        _check(answer)
+    address = f"/v1/items/sku:{item['sku']}/prices"
+    recorded = await client.get(address, params={"rows": "true"})
+    _check(recorded)
+    # Where an earlier run was cut off, the rest follows.
+    for price in prices[len(recorded.json()["rows"]) :]:
+        _check(await client.post(address, json=price))
+    return new
 
 
 def _check(answer: httpx2.Response) -> None:
@@ -83,8 +87,8 @@ def _check(answer: httpx2.Response) -> None:
 
 async def _questions(client: httpx2.AsyncClient, today: datetime) -> Table:
     table = Table(title=f"What does {_SHOWN} cost?")
-    for heading in ("as of", "net", "tax", "gross", "valid from", "until", "reason"):
-        table.add_column(heading)
+    for heading in ("as of", "net", "tax", "gross", "from", "until", "reason"):
+        table.add_column(heading, no_wrap=heading != "reason")
     for days in (-30, 0, 30):
         at = today + timedelta(days=days)
         answer = await client.get(f"/v1/items/sku:{_SHOWN}/price", params={"at": at.isoformat()})
@@ -94,7 +98,7 @@ async def _questions(client: httpx2.AsyncClient, today: datetime) -> Table:
             f"{at:%Y-%m-%d}",
             *(f"{price['display'][part]} {price['currency']}" for part in ("net", "tax", "gross")),
             price["valid_from"][:10],
-            (price["effective_until"] or "further notice")[:14].split("T")[0],
+            (price["effective_until"] or "open")[:10],
             price["reason"] or "",
         )
     return table

@@ -214,11 +214,13 @@ def test_demo(owner_url: URL, tmp_path: Path) -> None:
     url = postgres.text(postgres.as_serving_role(owner_url))
     sample = Path(__file__).parents[2] / "deploy" / "demo" / "pricelist.csv"
     with running("serve", tmp_path, database_url=url, secret_key=SECRET) as service:
+        # As an earlier run leaves it that was cut off after its first request.
+        httpx2.post(f"{service.api}/v1/items", json={"name": "Bolt M4x20, standard", "sku": "PB-1001"})
         first = run("demo", sample, "--url", service.api, directory=tmp_path)
         again = run("demo", sample, "--url", service.api, directory=tmp_path)
         items = httpx2.get(f"{service.api}/v1/items", params={"limit": 1000}).json()["items"]
     assert first.returncode == 0, first.stdout + first.stderr
-    assert "200 new items of 200" in first.stdout
+    assert "199 new items of 200" in first.stdout
     assert "0 new items of 200" in again.stdout
     assert len([item for item in items if (item["sku"] or "").startswith("PB-")]) == 200
     shown = [line for line in first.stdout.splitlines() if " EUR " in line]
