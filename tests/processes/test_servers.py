@@ -155,12 +155,19 @@ def test_dev_starts_everything_prints_lines_that_work_and_stops_everything(tmp_p
     left = subprocess.run(["pgrep", "-f", str(tmp_path / ".data")], capture_output=True, text=True, check=False)
     assert left.stdout == ""
 
+    # A user of the embedded server that was killed and never signed off must not keep it running.
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    (tmp_path / ".data" / "postgres" / ".handle_pids.json").write_text(f"[{gone.pid}]")
     port = httpx2.URL(service.api).port
     with running("dev", tmp_path) as again:
         pasted = [line.replace(f":{port}/", f":{httpx2.URL(again.api).port}/") for line in lines]
         answers = [subprocess.run(line, shell=True, capture_output=True, text=True, check=True) for line in pasted]  # noqa: S602 - as a reader would
         assert '"price_with_tax":38.6' in answers[0].stdout
         assert answers[0].stdout.strip() in answers[1].stdout
+        assert again.stop(signal.SIGTERM)[0] == 0
+    left = subprocess.run(["pgrep", "-f", str(tmp_path / ".data")], capture_output=True, text=True, check=False)
+    assert left.stdout == ""
 
 
 def test_a_used_port_is_said_in_one_line(tmp_path: Path) -> None:
