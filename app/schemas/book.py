@@ -93,10 +93,10 @@ class BookPatch(Input):
     model_config = ConfigDict(json_schema_extra={"examples": [{"rounding": {"cash_increment": "0.05"}}]})
 
     name: Name = Field(default=None)  # type: ignore[assignment]  # absent means unchanged; null is refused
-    currency: Currency = Field(default=None, description="Only while the book has no prices")  # type: ignore[assignment]
-    time_zone: TimeZone = Field(default=None)  # type: ignore[assignment]
-    tax_included: bool = Field(default=None)  # type: ignore[assignment]
-    rounding: RoundingInput = Field(default=None, description="Merged field by field")  # type: ignore[assignment]
+    currency: Currency = Field(default=None, description="Only while the book has no prices")  # type: ignore[assignment]  # as for name
+    time_zone: TimeZone = Field(default=None)  # type: ignore[assignment]  # as for name
+    tax_included: bool = Field(default=None)  # type: ignore[assignment]  # as for name
+    rounding: RoundingInput = Field(default=None, description="Merged field by field")  # type: ignore[assignment]  # as for name
 
     @model_validator(mode="after")
     def _not_empty(self) -> "BookPatch":

@@ -106,8 +106,8 @@ class ItemPatch(Input):
     name: Name = Field(default=None)  # type: ignore[assignment]  # absent means unchanged; null is refused
     description: Paragraph | None = None
     gtin: Gtin | None = None
-    unit: Unit = Field(default=None)  # type: ignore[assignment]
-    tax_category: TaxCategory = Field(default=None)  # type: ignore[assignment]
+    unit: Unit = Field(default=None)  # type: ignore[assignment]  # as for name
+    tax_category: TaxCategory = Field(default=None)  # type: ignore[assignment]  # as for name
     attributes: Attributes = Field(default={}, description="Merged key by key; null removes a key")
     archived_at: None = Field(None, description="Only null: restores an archived item")
 
