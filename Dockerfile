@@ -45,6 +45,32 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     && mkdir /project \
     && cd / && find opt/pricebook -cnewer /before ! -type d -exec cp --archive --parents --target-directory=/project {} +
 
+# For work on a cluster (skaffold.yaml): the same environment with the sources in /src, where they may be overwritten, and
+# `serve` starts again when one of them changes.
+FROM dependencies AS development
+RUN --mount=type=cache,target=/root/.cache/uv \
+    --mount=type=secret,id=netrc,target=/root/.netrc \
+    --mount=type=bind,source=pyproject.toml,target=pyproject.toml \
+    --mount=type=bind,source=uv.lock,target=uv.lock \
+    uv export --locked --only-group reload --quiet --output-file /reload.txt \
+    && uv pip install --require-hashes ${INDEX_URL:+--default-index "${INDEX_URL}"} --requirements /reload.txt
+COPY --chown=65532:65532 pyproject.toml README.md LICENSE ./
+COPY --chown=65532:65532 app app
+RUN --mount=type=cache,target=/root/.cache/uv \
+    uv pip install --no-deps --editable .
+COPY --chmod=755 <<"EOF" /usr/local/bin/pricebook-development
+#!/bin/sh
+if [ "$1" = serve ]; then exec watchfiles --filter python "pricebook serve" /src/app; fi
+exec pricebook "$@"
+EOF
+ENV PATH=/opt/pricebook/bin:${PATH} \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1
+USER 65532:65532
+EXPOSE 8000 8001
+ENTRYPOINT ["pricebook-development"]
+CMD ["serve"]
+
 FROM ${BASE_IMAGE}
 COPY --from=dependencies /opt/pricebook /opt/pricebook
 COPY --from=build /project /
@@ -64,6 +90,7 @@ ARG CREATED=unknown
 LABEL org.opencontainers.image.title="Pricebook" \
       org.opencontainers.image.description="A price service: what an item costs, with tax, now, on a past date, or from next Monday." \
       org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.source="https://github.com/pricebook/pricebook" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.created="${CREATED}"
