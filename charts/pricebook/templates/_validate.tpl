@@ -85,6 +85,13 @@ What one value alone may be is in values.schema.json. tests/chart/test_messages.
 {{- $faults = append $faults (printf "slo.latencyThresholdSeconds is %s, which is no bucket of http_request_duration_seconds; take one of 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10." (include $number .Values.slo.latencyThresholdSeconds)) -}}
 {{- end -}}
 
+{{- $rules := .Files.Get "files/rules.yaml" -}}
+{{- range .Values.prometheusRule.disabledAlerts -}}
+{{- if not (contains (printf "alert: %s\n" .) $rules) -}}
+{{- $faults = append $faults (printf "prometheusRule.disabledAlerts names %s, which is no alert of this chart; docs/runbooks has one file for each that is." .) -}}
+{{- end -}}
+{{- end -}}
+
 {{- with .Values.ingress -}}
 {{- if and .enabled (not .hosts) -}}
 {{- $faults = append $faults "ingress.enabled is true, but ingress.hosts is empty; name at least one host, such as [{host: prices.example.com}]." -}}
@@ -113,6 +120,11 @@ What one value alone may be is in values.schema.json. tests/chart/test_messages.
 {{- end -}}
 {{- end -}}
 
+{{- range $name := list "password" "url" -}}
+{{- if hasKey $database.external $name -}}
+{{- $faults = append $faults (printf "database.external.%s is set, but passwords do not belong in values; put it into a Secret and name that in database.external.existingSecret." $name) -}}
+{{- end -}}
+{{- end -}}
 {{- if eq $database.mode "external" -}}
 {{- with $database.external -}}
 {{- if not .existingSecret -}}
