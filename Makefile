@@ -19,12 +19,13 @@ demo: ## Load the sample price list into the running service and ask it three qu
 test: lint ## Lint, types, import rules, migrations, unit and API tests (TEST_DATABASE_URL replaces the embedded PostgreSQL)
 	@$(UV) run --no-sync pytest
 
-lint: ## Formatting, lint, types and import rules
+lint: ## Formatting, lint, types, import rules and shell scripts
 	@$(UV) sync --locked --quiet
 	@$(UV) run --no-sync ruff format --check .
 	@$(UV) run --no-sync ruff check .
 	@$(UV) run --no-sync mypy
 	@$(UV) run --no-sync lint-imports
+	@$(UV) run --no-sync shellcheck .ci/run scripts/*
 
 format: ## Format the code and mend what the linter can
 	@$(UV) sync --locked --quiet
