@@ -37,11 +37,9 @@ def sections(text: str) -> list[Section]:
     :raises ValueError: if a value has no description.
     """
     lines = text.splitlines()
-    root = yaml.compose(text, Loader=yaml.SafeLoader)
-    assert isinstance(root, yaml.MappingNode)
     single = Section("", "", [])
     result = [single]
-    for key, node in root.value:
+    for key, node in yaml.compose(text, Loader=yaml.SafeLoader).value:
         if _described(lines, key):
             single.values.append(_value(lines, (), key, node))
         else:
@@ -51,7 +49,8 @@ def sections(text: str) -> list[Section]:
 
 def _values(lines: list[str], path: tuple[str, ...], node: yaml.Node) -> list[Value]:
     if not isinstance(node, yaml.MappingNode):
-        raise ValueError(f"{'.'.join(path)} has no description: write a line '# -- ...' above it in values.yaml")
+        # Not the type is wrong, but what was forgotten above it.
+        raise ValueError(f"{'.'.join(path)} has no description: write a line '# -- ...' above it in values.yaml")  # noqa: TRY004
     result = []
     for key, child in node.value:
         if _described(lines, key):

@@ -20,7 +20,8 @@ OWN_GROUPS = ("apps/", "autoscaling/", "networking.k8s.io/", "policy/")
 
 def is_builtin(item: chart.Object) -> bool:
     """Whether Kubernetes itself knows the kind."""
-    return item["apiVersion"] == "v1" or item["apiVersion"].startswith(OWN_GROUPS)
+    version: str = item["apiVersion"]
+    return version == "v1" or version.startswith(OWN_GROUPS)
 
 
 @functools.cache
@@ -56,12 +57,11 @@ def validators() -> dict[tuple[str, str], jsonschema.Draft202012Validator]:
     """A validator for each version and kind of the definitions at hand."""
     found = {}
     for file in SCHEMAS.glob("*.yaml"):
-        for definition in yaml.load_all(file.read_text(), Loader=yaml.CSafeLoader):  # noqa: S506 - a safe loader
+        for definition in yaml.load_all(file.read_text(), Loader=yaml.CSafeLoader):
             spec = definition["spec"]
             for version in spec["versions"]:
                 schema = version["schema"]["openAPIV3Schema"]
-                top = {key: {} for key in ("apiVersion", "kind", "metadata")}
-                schema["properties"] = schema["properties"] | top
+                schema["properties"] |= {"apiVersion": {}, "kind": {}, "metadata": {}}
                 found[f"{spec['group']}/{version['name']}", spec["names"]["kind"]] = jsonschema.Draft202012Validator(
                     closed(schema)
                 )

@@ -128,10 +128,16 @@ def test_schema_and_values_have_the_same_keys() -> None:
         ({"image": {"tag": "a b"}}, "at '/image/tag': 'a b' does not match pattern"),
         ({"preStopSeconds": 0}, "at '/preStopSeconds': minimum: got 0, want 1"),
         ({"maxSurge": "0%"}, "at '/maxSurge': '0%' does not match pattern"),
-        ({"podDisruptionBudget": {"maxUnavailable": 0}}, "at '/podDisruptionBudget/maxUnavailable': minimum: got 0, want 1"),
+        (
+            {"podDisruptionBudget": {"maxUnavailable": 0}},
+            "at '/podDisruptionBudget/maxUnavailable': minimum: got 0, want 1",
+        ),
         ({"resources": {"limits": {"memory": "1 GB"}}}, "at '/resources/limits/memory'"),
         ({"slo": {"availabilityPercent": 100}}, "at '/slo/availabilityPercent': exclusiveMaximum: got 100, want 100"),
-        ({"secretKey": {"existingSecret": "Not A Name"}}, "at '/secretKey/existingSecret': 'Not A Name' does not match"),
+        (
+            {"secretKey": {"existingSecret": "Not A Name"}},
+            "at '/secretKey/existingSecret': 'Not A Name' does not match",
+        ),
         ({"ingress": {"hosts": [{"paths": []}]}}, "at '/ingress/hosts/0': missing property 'host'"),
         ({"commonLabels": {"on": True}}, "at '/commonLabels/on': got boolean, want string"),
     ],

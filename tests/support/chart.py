@@ -44,7 +44,7 @@ def render(values: Object | None = None, *, name: str = RELEASE) -> list[Object]
         document
         for path, text in manifests(values, name=name).items()
         if path != "NOTES.txt"
-        for document in yaml.load_all(text, Loader=_Loader)  # noqa: S506 - a safe loader
+        for document in yaml.load_all(text, Loader=_Loader)
         if document is not None
     ]
 
