@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test demo lint format bench image cluster-up cluster-down deploy forward clean
+.PHONY: help run test test-cluster proofs demo lint format bench image cluster-up cluster-down deploy forward clean
 
 UV := ./scripts/uv
 export UV_NO_PROGRESS ?= 1
@@ -18,6 +18,14 @@ demo: ## Load the sample price list into the running service and ask it three qu
 
 test: lint ## Lint, types, import rules, migrations, unit and API tests (TEST_DATABASE_URL replaces the embedded PostgreSQL)
 	@$(UV) run --no-sync pytest
+
+test-cluster: ## On the cluster of KUBECONFIG: install, upgrade under load, uninstall (about ten minutes)
+	@$(UV) sync --locked --quiet
+	@$(UV) run --no-sync pytest -n 0 -m cluster tests/cluster
+
+proofs: ## On the cluster of KUBECONFIG: everything that docs/proofs.md shows, and write its table (about an hour)
+	@$(UV) sync --locked --quiet
+	@PROOFS_PAGE=docs/proofs.md $(UV) run --no-sync pytest -n 0 -m "cluster or proof" tests/cluster
 
 lint: ## Formatting, lint, types, import rules and shell scripts
 	@$(UV) sync --locked --quiet
