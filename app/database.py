@@ -198,7 +198,8 @@ def explain(error: BaseException, url: URL) -> str:
     remedy = next((remedy for start, remedy in _REMEDIES.items() if code.startswith(start)), None)
     if isinstance(error, OSError):
         remedy = "Check the address in DATABASE_URL, that the server runs, and that nothing on the way stops it"
-    return f"{display_url(url)}: {first_line(error)}." + (f" {remedy}." if remedy else "")
+    what = f"The database {display_url(url)} cannot be used: {first_line(error)}."
+    return f"{what} {remedy}." if remedy else what
 
 
 _REMEDIES = {
