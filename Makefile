@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test demo lint format bench clean
+.PHONY: help run test test-cluster proofs demo lint format bench image cluster-up cluster-down deploy forward clean
 
 UV := ./scripts/uv
 export UV_NO_PROGRESS ?= 1
@@ -19,12 +19,21 @@ demo: ## Load the sample price list into the running service and ask it three qu
 test: lint ## Lint, types, import rules, migrations, unit and API tests (TEST_DATABASE_URL replaces the embedded PostgreSQL)
 	@$(UV) run --no-sync pytest
 
-lint: ## Formatting, lint, types and import rules
+test-cluster: ## On the cluster of KUBECONFIG: install, upgrade under load, uninstall (about ten minutes)
+	@$(UV) sync --locked --quiet
+	@$(UV) run --no-sync pytest -n 0 -m cluster tests/cluster
+
+proofs: ## On the cluster of KUBECONFIG: everything that docs/proofs.md shows, and write its table (about an hour)
+	@$(UV) sync --locked --quiet
+	@PROOFS_PAGE=docs/proofs.md $(UV) run --no-sync pytest -n 0 -m "cluster or proof" tests/cluster
+
+lint: ## Formatting, lint, types, import rules and shell scripts
 	@$(UV) sync --locked --quiet
 	@$(UV) run --no-sync ruff format --check .
 	@$(UV) run --no-sync ruff check .
 	@$(UV) run --no-sync mypy
 	@$(UV) run --no-sync lint-imports
+	@$(UV) run --no-sync shellcheck .ci/run scripts/*
 
 format: ## Format the code and mend what the linter can
 	@$(UV) sync --locked --quiet
@@ -34,6 +43,21 @@ format: ## Format the code and mend what the linter can
 bench: ## Compare a price read with a bare answer and with a tutorial's stack, in one run
 	@$(UV) sync --locked --quiet
 	@$(UV) run --no-sync python -m bench
+
+image: ## Build the image of the service as IMAGE (default pricebook/pricebook:dev) with docker
+	@docker buildx build --load --tag $${IMAGE:-pricebook/pricebook:dev} .
+
+cluster-up: ## Start a local Kubernetes with kind (MONITORING=1 adds Prometheus and Grafana)
+	@scripts/cluster up
+
+cluster-down: ## Take the local Kubernetes down
+	@scripts/cluster down
+
+deploy: ## Build the image and install the chart in the local cluster, or upgrade it (KUBE_CONTEXT, NAMESPACE, MONITORING)
+	@scripts/deploy
+
+forward: ## Make the deployed service reachable at 127.0.0.1:8000, its admin port at 8001, until Ctrl-C
+	@kubectl --context $${KUBE_CONTEXT:-kind-pricebook} --namespace $${NAMESPACE:-pricebook} port-forward deployment/pricebook 8000 8001
 
 clean: ## Remove the development database and all caches
 	rm -rf .data .venv .tools .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,291 @@
+{{/* Names */}}
+
+{{- define "pricebook.name" -}}
+{{- .Values.nameOverride | default .Chart.Name -}}
+{{- end -}}
+
+{{/* Never cut: a name that is too long is refused (see _validate.tpl), since two cut names may be the same. */}}
+{{- define "pricebook.fullname" -}}
+{{- $name := include "pricebook.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "pricebook.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- .Values.serviceAccount.name | default (include "pricebook.fullname" .) -}}
+{{- else -}}
+{{- .Values.serviceAccount.name | default "default" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "pricebook.image" -}}
+{{- $tag := .image.tag | default .defaultTag -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .image.repository $tag -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "pricebook.serverImage" -}}
+{{- include "pricebook.image" (dict "image" .Values.image "defaultTag" .Chart.AppVersion) -}}
+{{- end -}}
+
+{{/*
+Labels. A component other than the service has a name of its own, so that the two labels of a selector are enough and
+`app.kubernetes.io/name=pricebook` never means a database.
+Call with (dict "root" $ "component" "server" | "database" | "test").
+*/}}
+
+{{- define "pricebook.selectorLabels" -}}
+{{- $name := include "pricebook.name" .root -}}
+{{- if ne .component "server" -}}{{- $name = printf "%s-%s" $name .component -}}{{- end -}}
+app.kubernetes.io/name: {{ $name }}
+app.kubernetes.io/instance: {{ .root.Release.Name }}
+{{- end -}}
+
+{{/* The chart's own labels win over commonLabels: a changed selector would lose the pods. */}}
+{{- define "pricebook.podLabels" -}}
+{{- $own := include "pricebook.selectorLabels" . | fromYaml -}}
+{{- $_ := set $own "app.kubernetes.io/component" .component -}}
+{{- $_ := set $own "app.kubernetes.io/part-of" "pricebook" -}}
+{{- toYaml (merge $own .root.Values.commonLabels) -}}
+{{- end -}}
+
+{{- define "pricebook.labels" -}}
+{{- $own := dict
+  "helm.sh/chart" (printf "%s-%s" .root.Chart.Name .root.Chart.Version | replace "+" "_")
+  "app.kubernetes.io/version" .root.Chart.AppVersion
+  "app.kubernetes.io/managed-by" .root.Release.Service -}}
+{{- toYaml (merge $own (include "pricebook.podLabels" . | fromYaml)) -}}
+{{- end -}}
+
+{{/*
+The whole metadata of an object.
+Call with (dict "root" $ "name" "..." ["component" ...] ["namespace" ...] ["labels" dict] ["annotations" dict]).
+*/}}
+{{- define "pricebook.metadata" -}}
+{{- $labels := include "pricebook.labels" (dict "root" .root "component" (.component | default "server")) | fromYaml -}}
+{{- $annotations := merge (dict) (.annotations | default dict) .root.Values.commonAnnotations -}}
+name: {{ .name }}
+namespace: {{ .namespace | default .root.Release.Namespace }}
+labels:
+  {{- toYaml (merge $labels (.labels | default dict)) | nindent 2 }}
+{{- with $annotations }}
+annotations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* Numbers: YAML gives every number as a float, which a template would print as 1.048576e+06. */}}
+{{- define "pricebook.number" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{- printf "%d" (int64 .) -}}{{- else -}}{{- printf "%v" . -}}{{- end -}}
+{{- end -}}
+
+{{/* The fewest and the most pods that there may be. */}}
+{{- define "pricebook.scale" -}}
+{{- $scale := dict "min" .Values.replicas "max" .Values.replicas "by" "replicas" -}}
+{{- if .Values.autoscaling.enabled -}}
+{{- $scale = dict "min" .Values.autoscaling.minReplicas "max" .Values.autoscaling.maxReplicas "by" "autoscaling.maxReplicas" -}}
+{{- else if .Values.keda.enabled -}}
+{{- $scale = dict "min" .Values.keda.minReplicas "max" .Values.keda.maxReplicas "by" "keda.maxReplicas" -}}
+{{- end -}}
+{{- toYaml $scale -}}
+{{- end -}}
+
+{{/* Seconds that a clean stop may take: see docs/operate.md. */}}
+{{- define "pricebook.stopSeconds" -}}
+{{- add .Values.preStopSeconds (ceil .Values.config.drainSeconds) .Values.config.gracefulTimeoutSeconds 10 -}}
+{{- end -}}
+
+{{/*
+Generated passwords are read back from the cluster at an upgrade, and stay the same within one rendering.
+Call with (dict "root" $ "secret" "name" "key" "key" ["given" "value"]).
+*/}}
+{{- define "pricebook.password" -}}
+{{- $root := .root -}}
+{{- if .given -}}
+{{- .given -}}
+{{- else -}}
+{{- if not (hasKey $root.Values "_generated") -}}{{- $_ := set $root.Values "_generated" dict -}}{{- end -}}
+{{- $id := printf "%s/%s" .secret .key -}}
+{{- if not (hasKey $root.Values._generated $id) -}}
+{{- $found := lookup "v1" "Secret" $root.Release.Namespace .secret | default dict -}}
+{{- $old := dig "data" .key "" $found | b64dec -}}
+{{- $_ := set $root.Values._generated $id ($old | default (randAlphaNum 48)) -}}
+{{- end -}}
+{{- index $root.Values._generated $id -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "pricebook.secretKeySecret" -}}
+{{- .Values.secretKey.existingSecret | default (include "pricebook.fullname" .) -}}
+{{- end -}}
+
+{{/*
+The database
+How serving and migrating reach it, by mode: url (of a Secret), or host, port, user, name and the password's Secret.
+*/}}
+
+{{- define "pricebook.owner" -}}pricebook{{- end -}}
+{{- define "pricebook.servingRole" -}}pricebook_serving{{- end -}}
+
+{{- define "pricebook.database" -}}
+{{- $fullname := include "pricebook.fullname" . -}}
+{{- $serve := dict -}}
+{{- $migrate := dict -}}
+{{- $servingRole := include "pricebook.servingRole" . -}}
+{{- if eq .Values.database.mode "bundled" -}}
+{{- $host := printf "%s-postgres" $fullname -}}
+{{- $secret := .Values.database.bundled.existingSecret | default $host -}}
+{{- $serve = dict "host" $host "port" 5432 "name" "pricebook" "user" $servingRole "secret" $secret "key" "serving-password" -}}
+{{- $migrate = merge (dict "user" (include "pricebook.owner" .) "key" "owner-password") $serve -}}
+{{- else if eq .Values.database.mode "cnpg" -}}
+{{- $cluster := printf "%s-db" $fullname -}}
+{{- $direct := printf "%s-rw" $cluster -}}
+{{- $host := ternary (printf "%s-pooler" $fullname) $direct .Values.database.cnpg.pooler.enabled -}}
+{{- $secret := .Values.database.cnpg.servingSecret | default (printf "%s-serving" $fullname) -}}
+{{- $serve = dict "host" $host "port" 5432 "name" "pricebook" "user" $servingRole "secret" $secret "key" "password" -}}
+{{- $migrate = merge (dict "host" $direct "user" (include "pricebook.owner" .) "secret" (printf "%s-app" $cluster)) $serve -}}
+{{- else -}}
+{{- $external := .Values.database.external -}}
+{{- $own := $external.migration -}}
+{{- if $external.host -}}
+{{- $serve = dict "host" $external.host "port" $external.port "name" $external.name "user" $external.user "secret" $external.existingSecret "key" $external.passwordKey "sslMode" $external.sslMode -}}
+{{- $migrate = $serve -}}
+{{- if $own.existingSecret -}}
+{{- $migrate = merge (dict "host" ($own.host | default $external.host) "port" ($own.port | default $external.port) "user" $own.user "secret" $own.existingSecret "key" $own.passwordKey) $serve -}}
+{{- end -}}
+{{- $servingRole = $external.servingRole | default $external.user -}}
+{{- else -}}
+{{- $serve = dict "secret" $external.existingSecret "urlKey" $external.urlKey -}}
+{{- $migrate = $serve -}}
+{{- if $own.existingSecret -}}
+{{- $migrate = dict "secret" $own.existingSecret "urlKey" $own.urlKey -}}
+{{- end -}}
+{{- $servingRole = $external.servingRole -}}
+{{- end -}}
+{{- if not $own.existingSecret -}}{{- $servingRole = "" -}}{{- end -}}
+{{- end -}}
+{{- toYaml (dict "serve" $serve "migrate" $migrate "servingRole" $servingRole) -}}
+{{- end -}}
+
+{{/*
+The variables that lead to the database. A password goes as PGPASSWORD, which the driver reads itself: written into the
+URL it would have to be percent-encoded, which no Secret does.
+Call with (dict "root" $ "as" "serve" | "migrate").
+*/}}
+{{- define "pricebook.databaseEnv" -}}
+{{- $database := index (include "pricebook.database" .root | fromYaml) .as -}}
+{{- if $database.urlKey -}}
+- name: DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ $database.secret }}
+      key: {{ $database.urlKey }}
+{{- else -}}
+- name: PGPASSWORD
+  valueFrom:
+    secretKeyRef:
+      name: {{ $database.secret }}
+      key: {{ $database.key }}
+- name: DATABASE_URL
+  value: {{ printf "postgresql://%s@%s:%s/%s%s" $database.user $database.host (include "pricebook.number" $database.port) $database.name (ternary (printf "?sslmode=%s" $database.sslMode) "" (not (empty $database.sslMode))) | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "pricebook.serveEnv" -}}
+{{ include "pricebook.databaseEnv" (dict "root" . "as" "serve") }}
+- name: SECRET_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "pricebook.secretKeySecret" . }}
+      key: {{ .Values.secretKey.key }}
+{{- end -}}
+
+{{/* Variables of every container of the service but for the database's. The last one of a name wins. */}}
+{{- define "pricebook.commonEnv" -}}
+{{- if .Values.tracing.enabled -}}
+- name: POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+- name: NODE_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: spec.nodeName
+- name: OTEL_RESOURCE_ATTRIBUTES
+  value: {{ printf "k8s.namespace.name=%s,k8s.deployment.name=%s,k8s.pod.name=$(POD_NAME),k8s.node.name=$(NODE_NAME)" .Release.Namespace (include "pricebook.fullname" .) }}
+{{ end -}}
+{{- with .Values.extraEnv -}}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "pricebook.envFrom" -}}
+- configMapRef:
+    name: {{ include "pricebook.fullname" . }}
+{{- with .Values.extraEnvFrom }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "pricebook.volumes" -}}
+- name: tmp
+  emptyDir:
+    sizeLimit: {{ .Values.tmpSizeLimit }}
+{{- with .Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{- define "pricebook.volumeMounts" -}}
+- name: tmp
+  mountPath: /tmp
+{{- with .Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+
+{{/* What all pods of the application's own image have in common. */}}
+{{- define "pricebook.podSpec" -}}
+serviceAccountName: {{ include "pricebook.serviceAccountName" . }}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with .Values.podSecurityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}
+
+{{/* What all containers of the application's own image have in common. */}}
+{{- define "pricebook.containerSpec" -}}
+terminationMessagePolicy: FallbackToLogsOnError
+volumeMounts:
+  {{- include "pricebook.volumeMounts" . | nindent 2 }}
+{{- with .Values.securityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,155 @@
+{{/*
+Rules between values. Each sentence names the value, the limit and the remedy; all that are broken are said at once.
+What one value alone may be is in values.schema.json. tests/chart/test_messages.py has every sentence.
+*/}}
+{{- define "pricebook.validate" -}}
+{{- $faults := list -}}
+{{- $number := "pricebook.number" -}}
+{{- $database := .Values.database -}}
+{{- $scale := include "pricebook.scale" . | fromYaml -}}
+
+{{- $fullname := include "pricebook.fullname" . -}}
+{{- if gt (len $fullname) 43 -}}
+{{- $faults = append $faults (printf "The name %s has %d characters, and Kubernetes leaves 43 to it once -postgres and a hash follow; set fullnameOverride to a shorter one." $fullname (len $fullname)) -}}
+{{- end -}}
+
+{{- if and .Values.autoscaling.enabled .Values.keda.enabled -}}
+{{- $faults = append $faults "autoscaling.enabled and keda.enabled are both true, and a Deployment takes one autoscaler; turn one of them off." -}}
+{{- end -}}
+{{- range $name := list "autoscaling" "keda" -}}
+{{- with index $.Values $name -}}
+{{- if and .enabled (gt (int .minReplicas) (int .maxReplicas)) -}}
+{{- $faults = append $faults (printf "%s.minReplicas is %d, above %s.maxReplicas %d; raise the second or lower the first." $name (int .minReplicas) $name (int .maxReplicas)) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- if or .Values.autoscaling.enabled (and .Values.keda.enabled .Values.keda.cpu.enabled) -}}
+{{- if not (dig "requests" "cpu" "" .Values.resources) -}}
+{{- $faults = append $faults "The autoscaler aims at a share of resources.requests.cpu, which is not set; set it, or scale by another metric of keda." -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.keda -}}
+{{- if .enabled -}}
+{{- if not (or .cpu.enabled .prometheus.requestRate.enabled .prometheus.inFlight.enabled .extraTriggers) -}}
+{{- $faults = append $faults "keda.enabled is true without any trigger; turn on keda.cpu, keda.prometheus.requestRate or keda.prometheus.inFlight." -}}
+{{- end -}}
+{{- if and (or .prometheus.requestRate.enabled .prometheus.inFlight.enabled) (not .prometheus.serverAddress) -}}
+{{- $faults = append $faults "A trigger of keda.prometheus is on, but keda.prometheus.serverAddress is empty; set it to your Prometheus, such as http://prometheus.monitoring:9090." -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- $min := int $scale.min -}}
+{{- with .Values.podDisruptionBudget -}}
+{{- if and .enabled (gt $min 1) (ge (int .maxUnavailable) $min) -}}
+{{- $faults = append $faults (printf "podDisruptionBudget.maxUnavailable is %d, and as few as %d pods may run, so all could be taken away at once; lower it to at most %d." (int .maxUnavailable) $min (sub $min 1)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Connections. A rolling update has as many pods still draining as it has starting. */}}
+{{- $max := int $scale.max -}}
+{{- $surge := include "pricebook.surge" (dict "maxSurge" .Values.maxSurge "replicas" $max) | int -}}
+{{- $pool := int .Values.config.databasePoolSize -}}
+{{- $pods := add $max (mul 2 $surge) -}}
+{{- $clients := mul $pods 2 $pool -}}
+{{- $limit := int $database.maxConnections -}}
+{{- $reserved := int $database.reservedConnections -}}
+{{- $sum := printf "(%d of %s + 2 x %d that a rolling update starts and ends) x 2 x %d of config.databasePoolSize" $max $scale.by $surge $pool -}}
+{{- if and (eq $database.mode "cnpg") $database.cnpg.pooler.enabled -}}
+{{- with $database.cnpg.pooler -}}
+{{- $taken := mul (int .instances) (int .maxClientConnections) -}}
+{{- if gt $clients $taken -}}
+{{- $faults = append $faults (printf "The pods may open %d connections, more than the %d that the pooler takes: %s, against database.cnpg.pooler.instances %d x maxClientConnections %d; lower the pods or their pools, or raise maxClientConnections." $clients $taken $sum (int .instances) (int .maxClientConnections)) -}}
+{{- end -}}
+{{- $opened := add (mul (int .instances) (int .defaultPoolSize)) 2 $reserved -}}
+{{- if gt $opened $limit -}}
+{{- $faults = append $faults (printf "The pooler may open %d connections, more than database.maxConnections %d: database.cnpg.pooler.instances %d x defaultPoolSize %d + 2 for migrations + %d of database.reservedConnections; lower defaultPoolSize, or raise database.maxConnections." $opened $limit (int .instances) (int .defaultPoolSize) $reserved) -}}
+{{- end -}}
+{{- end -}}
+{{- else -}}
+{{- $opened := add $clients 2 $reserved -}}
+{{- if gt $opened $limit -}}
+{{- $faults = append $faults (printf "The pods may open %d connections, more than database.maxConnections %d: %s + 2 for migrations + %d of database.reservedConnections; lower the pods or their pools, or raise database.maxConnections together with the server's own limit." $opened $limit $sum $reserved) -}}
+{{- end -}}
+{{- end -}}
+
+{{- with .Values.terminationGracePeriodSeconds -}}
+{{- $needed := include "pricebook.stopSeconds" $ | int -}}
+{{- if lt (int .) $needed -}}
+{{- $faults = append $faults (printf "terminationGracePeriodSeconds is %d, less than the %d that a clean stop may take: preStopSeconds %d + config.drainSeconds %s + config.gracefulTimeoutSeconds %d + 10 to close; raise it, or set it to null to have it computed." (int .) $needed (int $.Values.preStopSeconds) (include $number $.Values.config.drainSeconds) (int $.Values.config.gracefulTimeoutSeconds)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- $buckets := list 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 -}}
+{{- if not (has (float64 .Values.slo.latencyThresholdSeconds) $buckets) -}}
+{{- $faults = append $faults (printf "slo.latencyThresholdSeconds is %s, which is no bucket of http_request_duration_seconds; take one of 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10." (include $number .Values.slo.latencyThresholdSeconds)) -}}
+{{- end -}}
+
+{{- $rules := .Files.Get "files/rules.yaml" -}}
+{{- range .Values.prometheusRule.disabledAlerts -}}
+{{- if not (contains (printf "alert: %s\n" .) $rules) -}}
+{{- $faults = append $faults (printf "prometheusRule.disabledAlerts names %s, which is no alert of this chart; docs/runbooks has one file for each that is." .) -}}
+{{- end -}}
+{{- end -}}
+
+{{- with .Values.ingress -}}
+{{- if and .enabled (not .hosts) -}}
+{{- $faults = append $faults "ingress.enabled is true, but ingress.hosts is empty; name at least one host, such as [{host: prices.example.com}]." -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.httpRoute -}}
+{{- if and .enabled (not .parentRefs) -}}
+{{- $faults = append $faults "httpRoute.enabled is true, but httpRoute.parentRefs is empty; name the Gateway, such as [{name: public, namespace: gateways}]." -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.tracing -}}
+{{- if and .enabled (not .endpoint) -}}
+{{- $faults = append $faults "tracing.enabled is true, but tracing.endpoint is empty; set it to your collector, such as http://otel-collector.observability:4318." -}}
+{{- end -}}
+{{- end -}}
+
+{{- with $database.bundled -}}
+{{- $given := list -}}
+{{- range $role, $password := .passwords -}}{{- if $password -}}{{- $given = append $given $role -}}{{- end -}}{{- end -}}
+{{- with $given -}}
+{{- if ne $database.mode "bundled" -}}
+{{- $faults = append $faults (printf "database.bundled.passwords.%s is set while database.mode is %s, and passwords in values are for bundled only; remove it and name a Secret instead." (first .) $database.mode) -}}
+{{- else if $database.bundled.existingSecret -}}
+{{- $faults = append $faults (printf "database.bundled.passwords.%s and database.bundled.existingSecret %s are both set; keep one of them." (first .) $database.bundled.existingSecret) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- range $name := list "password" "url" -}}
+{{- if hasKey $database.external $name -}}
+{{- $faults = append $faults (printf "database.external.%s is set, but passwords do not belong in values; put it into a Secret and name that in database.external.existingSecret." $name) -}}
+{{- end -}}
+{{- end -}}
+{{- if eq $database.mode "external" -}}
+{{- with $database.external -}}
+{{- if not .existingSecret -}}
+{{- $faults = append $faults (printf "database.mode is external, but database.external.existingSecret is empty; name the Secret that holds %s." (ternary (printf "the password of %s under the key %s" .user .passwordKey) (printf "the database's URL under the key %s" .urlKey) (not (empty .host)))) -}}
+{{- end -}}
+{{- if .migration.existingSecret -}}
+{{- if not (or .host .servingRole) -}}
+{{- $faults = append $faults "database.external.migration.existingSecret is set, but database.external.servingRole is empty, so migrations would not know whom to give rights; set it to the role of the serving URL." -}}
+{{- end -}}
+{{- else if .migration.host -}}
+{{- $faults = append $faults (printf "database.external.migration.host is %s, but database.external.migration.existingSecret is empty; name the Secret of the role that owns the schema." .migration.host) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- if $faults -}}
+{{- fail (printf "\n%s" (join "\n" $faults)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Pods that a rolling update starts before it ends others: a number, or a share of the replicas rounded up. */}}
+{{- define "pricebook.surge" -}}
+{{- if kindIs "string" .maxSurge -}}
+{{- divf (mulf .replicas (trimSuffix "%" .maxSurge)) 100 | ceil | int -}}
+{{- else -}}
+{{- int .maxSurge -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,55 @@
+"""Values that do not fit together are refused in a sentence that names the value, the limit and the remedy."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.support import chart
+
+TABLE: list[chart.Object] = yaml.safe_load(Path(__file__).with_name("messages.yaml").read_text())
+RULES = (chart.CHART / "templates" / "_validate.tpl").read_text()
+
+
+def sentences(values: chart.Object) -> list[str]:
+    """What the chart has against these values."""
+    return chart.message(values).partition(": \n")[2].splitlines()
+
+
+@pytest.mark.parametrize("case", TABLE, ids=lambda case: case["rule"])
+def test_refused_in_one_sentence(case: chart.Object) -> None:
+    assert sentences(case["values"]) == [case["sentence"]]
+
+
+def test_every_rule_is_in_the_table() -> None:
+    rules = re.findall(r'append \$faults (?:\(printf )?"([^"]+)"', RULES)
+    assert len(rules) == RULES.count("append $faults") > 20
+    for rule in rules:
+        parts = [".+" if part in {"%s", "%d"} else re.escape(part) for part in re.split("(%[sd])", rule)]
+        assert any(re.fullmatch("".join(parts), case["sentence"]) for case in TABLE), rule
+
+
+def test_all_faults_are_said_at_once() -> None:
+    assert len(sentences({"replicas": 20, "ingress": {"enabled": True}, "tracing": {"enabled": True}})) == 3
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"fullnameOverride": "a" * 43},
+        {"autoscaling": {"enabled": True, "minReplicas": 4}},
+        {"podDisruptionBudget": {"maxUnavailable": 2}, "replicas": 3},
+        {"podDisruptionBudget": {"maxUnavailable": 5}, "replicas": 1},
+        {"replicas": 5, "maxSurge": 2, "database": {"reservedConnections": 8}},
+        {"terminationGracePeriodSeconds": 50},
+        {"slo": {"latencyThresholdSeconds": 1}},
+        {"slo": {"latencyThresholdSeconds": 0.001}},
+        {"keda": {"enabled": True, "cpu": {"enabled": False}, "extraTriggers": [{"type": "cron"}]}},
+        {"database": {"mode": "cnpg", "cnpg": {"pooler": {"defaultPoolSize": 44}}}},
+        {"database": {"mode": "cnpg", "cnpg": {"pooler": {"instances": 1, "maxClientConnections": 40}}}},
+    ],
+    ids=str,
+)
+def test_taken_at_the_very_limit(values: chart.Object) -> None:
+    assert chart.message(values) == ""

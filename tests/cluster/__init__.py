@@ -1,0 +1,1 @@
+"""Proofs on a real cluster: whatever ``KUBECONFIG`` leads to, with ``kubectl`` and ``helm`` on the path."""
