@@ -1,21 +1,22 @@
 """Every PromQL expression of the boards and the rules, ready to be asked of a Prometheus that scrapes a release."""
 
 import json
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import promql_parser
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from deploy.observability import rules
 from deploy.observability.boards import boards
 from deploy.observability.files import as_json
 
+_OFFSET = re.compile(r" offset \w+")
 _FILTERS = frozenset({"and", "or", "unless", "==", "!=", ">", "<", ">=", "<="})
 
 
-@dataclass(frozen=True)
-class Expression:
+class Expression(NamedTuple):
     """An expression, and where it is from."""
 
     board: str
@@ -28,32 +29,33 @@ class Expression:
 
 
 def expressions(
-    values: rules.Values, *, rate_interval: str = "5m", time_range: str = "1h", pod: str = ".*"
+    *, namespace: str, job: str, pod: str = ".*", rate_interval: str = "1m", time_range: str = "5m"
 ) -> Iterator[Expression]:
     """Every expression that a release in service gives data for: of all panels, and of all rules.
 
-    An alert that does not fire gives none, so what it compares is yielded in place of the comparison.
+    An alert that does not fire gives none, so what it compares is yielded instead; and what it looks at in the past,
+    as it is now.
     """
     variables = {
-        "$namespace": values.namespace,
-        "$job": values.job,
+        "$namespace": namespace,
+        "$job": job,
         "$pod": pod,
         "$__rate_interval": rate_interval,
         "$__range": time_range,
     }
-    for name in boards():
-        for panel, expr in _of_board(name):
+    for name, board in boards().items():
+        for panel, expr in _of_board(board):
             for variable, value in variables.items():
                 expr = expr.replace(variable, value)
             yield Expression(name, panel, expr)
-    for group in rules.groups(values)["groups"]:
+    for group in rules.groups(rules.Values(namespace=namespace, job=job))["groups"]:
         for rule in group["rules"]:
             for expr in compared(rule["expr"]) if "alert" in rule else [rule["expr"]]:
                 yield Expression("rules", rule.get("alert") or rule["record"], expr)
 
 
-def _of_board(name: str) -> Iterator[tuple[str, str]]:
-    document: dict[str, Any] = json.loads(as_json(boards()[name]))
+def _of_board(board: Dashboard) -> Iterator[tuple[str, str]]:
+    document: dict[str, Any] = json.loads(as_json(board))
     for panel in document["panels"]:
         for target in panel.get("targets", []):
             yield panel["title"], target["expr"]
@@ -63,7 +65,8 @@ def _of_board(name: str) -> Iterator[tuple[str, str]]:
 
 def compared(expr: str) -> list[str]:
     """What an alert's expression compares or filters: the parts of it that give data whether or not it fires."""
-    return [part.prettify() for part in _operands(promql_parser.parse(expr)) if metrics(part.prettify())]
+    parts = (_OFFSET.sub("", part.prettify()) for part in _operands(promql_parser.parse(expr)))
+    return [part for part in parts if metrics(part)]
 
 
 def _operands(expr: promql_parser.Expr) -> Iterator[promql_parser.Expr]:
