@@ -6,7 +6,7 @@ from pathlib import Path
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.observability import rules
+from deploy.observability import rule_file
 from deploy.observability.boards import boards
 
 CHART_FILES = Path(__file__).parents[2] / "charts" / "pricebook" / "files"
@@ -20,4 +20,4 @@ def as_json(board: Dashboard) -> str:
 def generated() -> dict[Path, str]:
     """Every file and what belongs into it."""
     files = {CHART_FILES / "dashboards" / f"{name}.json": as_json(board) for name, board in boards().items()}
-    return files | {CHART_FILES / "rules.yaml": rules.template()}
+    return files | {CHART_FILES / "rules.yaml": rule_file.template()}

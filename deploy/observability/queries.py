@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import promql_parser
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
-from deploy.observability import rules
+from deploy.observability import rule_file
 from deploy.observability.boards import boards
 from deploy.observability.files import as_json
 
@@ -48,7 +48,7 @@ def expressions(
             for variable, value in variables.items():
                 expr = expr.replace(variable, value)
             yield Expression(name, panel, expr)
-    for group in rules.groups(rules.Values(namespace=namespace, job=job))["groups"]:
+    for group in rule_file.groups(rule_file.Values(namespace=namespace, job=job))["groups"]:
         for rule in group["rules"]:
             for expr in compared(rule["expr"]) if "alert" in rule else [rule["expr"]]:
                 yield Expression("rules", rule.get("alert") or rule["record"], expr)

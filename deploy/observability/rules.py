@@ -1,65 +1,17 @@
-"""Recording rules and alerts: as data, as the chart's template, and rendered with plain values.
+"""Recording rules and alerts, as data: ``<self>`` and its like are selectors, ``@names@`` the chart's values.
 
 Objectives are watched by burn rates over two windows each, as the Site Reliability Workbook describes (chapter 5,
 "Alerting on SLOs"): the long window says that it matters, the short one that it still goes on. They alone page, and
 the alert on their blindness. Everything else is a cause: worth knowing, and not worth waking anybody.
 """
 
-import re
-import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
-import yaml
-
-from deploy.observability import selectors
 from deploy.observability.boards import prices, rollout, runtime, service
 
 type Severity = Literal["critical", "warning"]
-
-NAMES = {
-    "job": "full name of the release: its Deployment, and the job label of its targets",
-    "namespace": "namespace of the release",
-    "availability": "objective: per cent of the requests in 30 days that end without a server error",
-    "latencyPercent": "objective: per cent of the requests in 30 days that are answered in time",
-    "latencySeconds": "what in time means; a bound of the histogram http_request_duration_seconds",
-    "minimumRate": "requests per second, over the long window, below which the objectives do not alert",
-    "runbookURL": "where the runbooks are, without the file's name",
-    "grafanaURL": "where Grafana is; may be empty",
-    "labels": "map of labels for every alert",
-    "disabled": "list of alerts to leave out",
-}
-"""What the template wants to know."""
-
-
-@dataclass(frozen=True)
-class Values:
-    """Plain values for the rules. These defaults are for tests; the chart has its own."""
-
-    job: str = "pricebook"
-    namespace: str = "default"
-    availability: float = 99.9
-    latency_percent: float = 99
-    latency_seconds: float = 0.25
-    minimum_rate: float = 0.1
-    runbook_url: str = "https://example.com/runbooks"
-    grafana_url: str = ""
-    labels: dict[str, str] = field(default_factory=dict)
-    disabled: tuple[str, ...] = ()
-
-    def named(self) -> dict[str, str]:
-        """The values by the names that the template has for them, as text."""
-        return {
-            "job": self.job,
-            "namespace": self.namespace,
-            "availability": f"{self.availability:g}",
-            "latencyPercent": f"{self.latency_percent:g}",
-            "latencySeconds": f"{self.latency_seconds:g}",
-            "minimumRate": f"{self.minimum_rate:g}",
-            "runbookURL": self.runbook_url,
-            "grafanaURL": self.grafana_url,
-        }
 
 
 @dataclass(frozen=True)
@@ -92,8 +44,8 @@ class Objective:
     slo: str
     percent: str
     bad: str
-    now: str
-    in_time: str
+    sudden: str
+    steady: str
 
 
 @dataclass(frozen=True)
@@ -129,7 +81,8 @@ WINDOWS = ("30m", "1h", "2h", "6h", "1d", "3d")
 
 # Outside of Kubernetes there are no pods.
 _INSTANCE = "{{ or $labels.pod $labels.instance }}"
-_RELEASE = {"namespace": "@namespace@", "job": "@job@"}
+RELEASE = {"namespace": "@namespace@", "job": "@job@"}
+"""Labels of everything that is recorded, and of every alert."""
 
 
 def recording_rules() -> list[Record]:
@@ -165,11 +118,11 @@ def recording_rules() -> list[Record]:
             Record(
                 "pricebook:slo_objective:ratio",
                 f"vector({objective.percent} / 100)",
-                {**_RELEASE, "slo": objective.slo},
+                {**RELEASE, "slo": objective.slo},
             )
             for objective in OBJECTIVES
         ),
-        Record("pricebook:slo_latency_threshold:seconds", "vector(@latencySeconds@)", _RELEASE),
+        Record("pricebook:slo_latency_threshold:seconds", "vector(@latencySeconds@)", RELEASE),
     ]
 
 
@@ -177,8 +130,8 @@ def objective_alerts() -> Iterator[Alert]:
     """Burn rates of both objectives."""
     for objective in OBJECTIVES:
         for pace, burns, wait, effect in (
-            ("Fast", FAST, "2m", objective.now),
-            ("Slow", SLOW, "15m", objective.in_time),
+            ("Fast", FAST, "2m", objective.sudden),
+            ("Slow", SLOW, "15m", objective.steady),
         ):
             for burn in burns:
                 labels = f'<self,slo="{objective.slo}">'
@@ -404,111 +357,3 @@ def other_alerts() -> list[Alert]:
 def alerts() -> list[Alert]:
     """Every alert, in the order of the file."""
     return [*objective_alerts(), *other_alerts()]
-
-
-def groups(values: Values) -> dict[str, Any]:
-    """The rules as Prometheus reads them: what the template gives with the same values."""
-    named = values.named()
-
-    def filled(part: Any) -> Any:
-        if isinstance(part, dict):
-            return {name: filled(value) for name, value in part.items()}
-        return _VALUE.sub(lambda name: named[name[1]], part)
-
-    return {
-        "groups": [
-            {
-                "name": group,
-                "rules": [
-                    filled(rule | ({"labels": rule["labels"] | values.labels} if "alert" in rule else {}))
-                    for rule in rules
-                    if rule.get("alert") not in values.disabled
-                ],
-            }
-            for group, rules in _groups()
-        ]
-    }
-
-
-def template() -> str:
-    """The same as a Helm template, for ``tpl`` and a dict of ``NAMES``, ``labels`` and ``disabled``."""
-    lines = [
-        "{{- /*",
-        "Written by python -m deploy.observability; do not edit. Rendered by tpl with a dict of:",
-        *(f"  {name}: {meaning}" for name, meaning in NAMES.items()),
-        "*/ -}}",
-        "groups:",
-    ]
-    for group, rules in _groups():
-        lines += [f"  - name: {group}", "    rules:"]
-        for rule in rules:
-            # What is for Prometheus to fill in must pass through Helm as it is.
-            text = yaml.dump([rule], Dumper=_Dumper, sort_keys=False, width=1_000_000).replace("{{", '{{ "{{" }}')
-            text = textwrap.indent(_VALUE.sub(r"{{ .\1 }}", text).rstrip(), 6 * " ")
-            if name := rule.get("alert"):
-                text = text.replace("\n        annotations:\n", _MORE_LABELS + "\n        annotations:\n")
-                text = f'      {{{{- if not (has "{name}" .disabled) }}}}\n{text}\n      {{{{- end }}}}'
-            lines.append(text)
-    return "\n".join(lines) + "\n"
-
-
-_MORE_LABELS = """
-          {{- with .labels }}
-          {{- toYaml . | nindent 10 }}
-          {{- end }}"""
-_VALUE = re.compile(f"@({'|'.join(NAMES)})@")
-
-
-def _groups() -> list[tuple[str, list[dict[str, Any]]]]:
-    """The rules by group, with ``@names@`` of values in them."""
-    return [
-        ("pricebook.objectives", [_record(rule) for rule in recording_rules()]),
-        ("pricebook.alerts", [_alert(alert) for alert in alerts()]),
-    ]
-
-
-def _record(rule: Record) -> dict[str, Any]:
-    labels = {"labels": _quoted(rule.labels)} if rule.labels else {}
-    return {"record": rule.name, "expr": _expression(rule.expr), **labels}
-
-
-def _alert(alert: Alert) -> dict[str, Any]:
-    return {
-        "alert": alert.name,
-        "expr": _expression(alert.expr),
-        "for": alert.wait,
-        "labels": _quoted({"severity": alert.severity, **_RELEASE, **alert.labels}),
-        "annotations": _quoted(
-            {
-                "summary": f"@namespace@/@job@: {alert.summary}",
-                "description": alert.description,
-                "runbook_url": f"@runbookURL@/{alert.name}.md",
-                "dashboard": f"@grafanaURL@/d/{alert.board}?var-namespace=@namespace@&var-job=@job@",
-            }
-        ),
-    }
-
-
-class _Expression(str):
-    """Written as a block of its own."""
-
-
-class _Quoted(str):
-    """Written in quotes, whatever it looks like once its values are filled in."""
-
-
-def _expression(text: str) -> str:
-    return _Expression(selectors.fill(textwrap.dedent(text).strip(), **_RELEASE))
-
-
-def _quoted(texts: dict[str, str]) -> dict[str, str]:
-    return {name: _Quoted(text) for name, text in texts.items()}
-
-
-class _Dumper(yaml.SafeDumper):
-    """Knows the two kinds of text."""
-
-
-_Dumper.add_representer(_Expression, lambda dumper, text: dumper.represent_scalar(_TEXT, text, style="|"))
-_Dumper.add_representer(_Quoted, lambda dumper, text: dumper.represent_scalar(_TEXT, text, style='"'))
-_TEXT = "tag:yaml.org,2002:str"
