@@ -54,6 +54,7 @@ def dev() -> None:
         "log_format": "console",
         "secret_key": _development_secret(),
         "migration_wait_seconds": 10,
+        "drain_seconds": 0,
     }
     settings = load_settings(**defaults, database_url=_EMBEDDED)
     logs.configure(settings)

@@ -5,6 +5,7 @@ refuses writes on it), so it costs one round trip and sees one snapshot. A write
 edge of the request before the answer is sent.
 """
 
+import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -19,6 +20,9 @@ from app.settings import Settings
 
 APPLICATION_NAME = "pricebook"
 
+DATABASE_ERRORS = (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
+"""What a database in trouble raises. Connecting fails with errors that SQLAlchemy does not wrap."""
+
 
 class ReadSession(AsyncSession):
     """A session that PostgreSQL keeps from writing. Each statement is a transaction of its own."""
@@ -32,6 +36,7 @@ class Database:
     """The service's connections. Create one per process and :meth:`close` it at the end."""
 
     def __init__(self, settings: Settings) -> None:
+        self.url = settings.sqlalchemy_url
         self.reader = _engine(settings, read_only=True).execution_options(isolation_level="AUTOCOMMIT")
         self.writer = _engine(settings, read_only=False)
         self._read_sessions = async_sessionmaker(
@@ -144,4 +149,28 @@ def _engine(settings: Settings, *, read_only: bool) -> AsyncEngine:
 
 def display_url(url: URL) -> str:
     """A database address for people and logs, without its password."""
-    return url.render_as_string(hide_password=True)
+    return url.set(drivername="postgresql").render_as_string(hide_password=True)
+
+
+def explain(error: BaseException, url: URL) -> str:
+    """What is wrong with the database, in one line that says what to do, for the log or the terminal."""
+    code = sqlstate(error)
+    remedy = next((remedy for start, remedy in _REMEDIES.items() if code.startswith(start)), None)
+    if isinstance(error, OSError):
+        remedy = "Check the address in DATABASE_URL, that the server runs, and that nothing on the way stops it"
+    return f"{display_url(url)}: {first_line(error)}." + (f" {remedy}." if remedy else "")
+
+
+_REMEDIES = {
+    "28": "Check user and password in DATABASE_URL, and whom the server lets in (pg_hba.conf)",
+    "3D": "Create the database, or name another one in DATABASE_URL",
+    "42501": "Grant the role what it lacks, or use another role in DATABASE_URL",
+    "53300": "Raise the server's max_connections, or lower DATABASE_POOL_SIZE",
+}
+
+
+def first_line(error: BaseException) -> str:
+    """What the error says, or its kind, without the driver's decoration."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    line = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+    return re.sub(r"^<class '.*?'>: ", "", line).rstrip(".")

@@ -12,6 +12,7 @@ from app.database import Database
 from app.lifespan import admin_server
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.request_context import RequestContextMiddleware
+from app.middleware.traffic import AdmissionMiddleware, ConnectionCloseMiddleware
 from app.observability import metrics
 from app.pagination import Cursors
 from app.readiness import Readiness
@@ -20,6 +21,7 @@ from app.routers import problem_types
 from app.routers.operations import create_operations_app
 from app.routers.v1 import books, items, prices
 from app.settings import Settings, load_settings
+from app.traffic import Traffic
 
 logger = structlog.get_logger(__name__)
 
@@ -27,7 +29,8 @@ logger = structlog.get_logger(__name__)
 def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     """Build the application. Its lifespan opens the admin port, if asked to, and closes the connections at the end."""
     database = Database(settings)
-    readiness = Readiness(database)
+    traffic = Traffic(limit=settings.max_concurrent_requests)
+    readiness = Readiness(database, traffic)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -35,13 +38,11 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
             stack.push_async_callback(database.close)
             if with_admin_port:
                 await stack.enter_async_context(admin_server(app.state.operations, settings))
-            if (reason := await readiness.reason_not_ready()) is None:
-                logger.info("ready", port=settings.port, admin_port=settings.admin_port)
-            else:
-                logger.warning("not ready", reason=reason)
+            logger.info("started", port=settings.port, admin_port=settings.admin_port)
+            await readiness.reason_not_ready()
             yield
             # The servers said so at the signal; here for those that have no signal, such as tests.
-            readiness.stop()
+            traffic.draining = True
 
     app = FastAPI(
         title="Pricebook",
@@ -55,6 +56,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     )
     app.state.database = database
     app.state.readiness = readiness
+    app.state.traffic = traffic
     app.state.price_max_age_seconds = settings.price_max_age_seconds
     app.state.cursors = Cursors(settings.secret_key.get_secret_value())
 
@@ -68,10 +70,12 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     documentation.install(app)
     problems.install(app)
 
-    # The last one added is the outermost: what the limit refuses is counted and logged too.
+    # The last one added is the outermost: what the limits refuse is counted and logged too.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(AdmissionMiddleware, traffic=traffic)
     app.state.operations = create_operations_app(readiness, metrics.instrument(app))
     app.add_middleware(RequestContextMiddleware)
+    app.add_middleware(ConnectionCloseMiddleware, traffic=traffic)
     return app
 
 

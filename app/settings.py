@@ -34,8 +34,17 @@ class Settings(BaseSettings):
         8001, description="Port of /livez, /readyz, /metrics and /version"
     )
     server: Literal["gunicorn", "uvicorn"] = Field("gunicorn", description="Server that runs the application")
+    max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        200, description="Requests in flight beyond which more are refused with a 503 and `Retry-After`"
+    )
+    keep_alive_seconds: Annotated[int, Field(ge=1, le=3_600)] = Field(
+        75, description="How long an idle connection is kept; longer than the load balancer in front keeps it"
+    )
+    drain_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
+        5.0, description="How long at most requests are still taken after SIGTERM, each answer closing its connection"
+    )
     graceful_timeout_seconds: Annotated[int, Field(ge=1, le=300)] = Field(
-        30, description="How long requests in flight may take to finish at the stop"
+        30, description="How long requests in flight may take to finish after the drain"
     )
 
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(

@@ -14,6 +14,9 @@ down_revision = ${'"%s"' % down_revision if down_revision else None}
 branch_labels = None
 depends_on = None
 
+# The oldest revision whose release can still run on this one. Raise it only in a migration that contracts.
+compatible_from = "${down_revision}"
+
 
 def upgrade() -> None:
     ${upgrades if upgrades else "pass"}
