@@ -109,11 +109,11 @@ that runs is repeated.
 {{- include "pricebook.number" .Values.replicas -}}
 {{- else -}}
 {{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "pricebook.fullname" .) | default dict -}}
+{{- $owned := false -}}
 {{- range dig "metadata" "managedFields" list $live -}}
-{{- if and (eq .operation "Apply") (hasKey (dig "f:spec" dict .fieldsV1) "f:replicas") -}}
-{{- include "pricebook.number" $live.spec.replicas -}}
+{{- if and (eq .operation "Apply") (hasKey (dig "f:spec" dict .fieldsV1) "f:replicas") -}}{{- $owned = true -}}{{- end -}}
 {{- end -}}
-{{- end -}}
+{{- if $owned -}}{{- include "pricebook.number" $live.spec.replicas -}}{{- end -}}
 {{- end -}}
 {{- end -}}
 
