@@ -4,11 +4,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
 
-from app.database import Database, display_url
+from app.database import DATABASE_ERRORS, Database, display_url, explain
 from app.errors import ProblemError
-from app.migrations import explain
 from app.readiness import schema_fault
 from app.settings import Settings
 
@@ -25,7 +23,7 @@ async def run_checks(settings: Settings) -> AsyncIterator[Finding]:
     """Check what serving needs, in the order in which it would fail. Stops at the first failure."""
     yield Finding(passed=True, line="Settings are complete.")
     database = Database(settings)
-    address = display_url(settings.sqlalchemy_url)
+    address = display_url(database.url)
     try:
         async with database.reading() as session:
             number, name = (
@@ -40,7 +38,7 @@ async def run_checks(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding(passed=True, line=f"PostgreSQL {name}.")
         fault = await schema_fault(database)
         yield Finding(passed=fault is None, line=fault or "The schema is the one this version needs.")
-    except (ProblemError, SQLAlchemyError) as error:
-        yield Finding(passed=False, line=f"Database not reached: {address}: {explain(error.__cause__ or error)}")
+    except (ProblemError, *DATABASE_ERRORS) as error:
+        yield Finding(passed=False, line=explain(error.__cause__ or error, database.url))
     finally:
         await database.close()

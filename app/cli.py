@@ -54,6 +54,7 @@ def dev() -> None:
         "log_format": "console",
         "secret_key": _development_secret(),
         "migration_wait_seconds": 10,
+        "drain_seconds": 0,
     }
     settings = load_settings(**defaults, database_url=_EMBEDDED)
     logs.configure(settings)
@@ -93,7 +94,7 @@ curl -X POST {api}/items/ -H 'content-type: application/json' -d '{{"name":"Foo"
 curl {api}/items/
 """
     )
-    server.serve_with_uvicorn(settings, listener)
+    server.serve_with_uvicorn(settings.model_copy(update={"server": "uvicorn"}), listener)
     typer.echo("Stopped.")
 
 

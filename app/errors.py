@@ -190,6 +190,12 @@ class Busy(ProblemError):
     slug, title, status = "busy", "The service is busy", 503
 
 
+class Overloaded(ProblemError):
+    """As many requests are in flight as this process takes. Nothing was done; try again after `Retry-After`."""
+
+    slug, title, status = "overloaded", "Too many requests are in flight", 503
+
+
 def problem_types() -> Iterator[type[ProblemError]]:
     """Every problem type, by status and slug."""
     return iter(sorted(ProblemError.__subclasses__(), key=lambda kind: (kind.status, kind.slug)))

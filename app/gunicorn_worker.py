@@ -1,12 +1,77 @@
-"""gunicorn's ASGI worker, which also tells the application that the stop begins."""
+"""gunicorn's ASGI worker, with a drain between the signal and its own graceful stop."""
 
-from gunicorn.workers.gasgi import ASGIWorker
+import asyncio
+from typing import Any
+
+from gunicorn.asgi.protocol import ASGIProtocol
+from gunicorn.workers import gasgi
+
+from app.traffic import Drain
+
+_POLL_SECONDS = 0.1
 
 
-class Worker(ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
-    """Turns readiness off at the signal; requests in flight go on."""
+class _Connection(ASGIProtocol):  # type: ignore[misc]  # gunicorn publishes no types
+    """A connection that its worker can find, and that ends with the next answer of a drain."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Begin."""
+        self.worker.connections.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self.worker.connections.discard(self)
+        super().connection_lost(exc)
+
+    def close_if_idle(self) -> None:
+        """Close, unless a request is being served or answered."""
+        if self._awaiting_request and not self._request_ready.is_set():
+            self._keepalive_timeout()
+
+    def _will_close(self, request: Any, response_requires_close: bool) -> bool:
+        draining: bool = self.worker.asgi.state.traffic.draining
+        return draining or bool(super()._will_close(request, response_requires_close))
+
+
+# The worker makes its connections of the class with this name, and has no setting for it.
+gasgi.ASGIProtocol = _Connection
+
+
+class Worker(gasgi.ASGIWorker):  # type: ignore[misc]  # gunicorn publishes no types
+    """Serves on after SIGTERM for as long as the drain lasts.
+
+    gunicorn's own stop begins when ``alive`` turns false. It then also closes connections whose answer, written just
+    before, promised to keep them: the drain leaves no such connection.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.connections: set[_Connection] = set()
+        self._draining: asyncio.Task[None] | None = None
+
+    def init_process(self) -> None:
+        """Run the worker."""
+        # What its requests in flight have. The master's limit, for the whole of the stop, is longer.
+        self.cfg.set("graceful_timeout", self.app.settings.graceful_timeout_seconds)
+        super().init_process()
 
     def handle_exit_signal(self) -> None:
-        """Begin the graceful stop."""
-        self.asgi.state.readiness.stop()
-        super().handle_exit_signal()
+        """SIGTERM: drain, then stop. SIGINT and SIGQUIT stop at once, also during the drain."""
+        if self._draining is None:
+            self._draining = self.loop.create_task(self._drain())
+
+    async def _drain(self) -> None:
+        drain = Drain(self.asgi.state.traffic, self.app.settings.drain_seconds)
+        drain.begin()
+        while not drain.is_over(self.nr_conns):  # noqa: ASYNC110 - gunicorn tells nobody when a connection ends.
+            await asyncio.sleep(_POLL_SECONDS)
+        self.alive = False
+
+    async def _shutdown(self) -> None:
+        for server in self.servers:
+            server.close()
+        # gunicorn would wait for idle connections as long as for requests.
+        for connection in list(self.connections):
+            connection.close_if_idle()
+        await super()._shutdown()

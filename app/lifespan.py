@@ -14,6 +14,9 @@ from app.settings import Settings, SettingsError
 
 logger = structlog.get_logger(__name__)
 
+_LAST_ANSWERS_SECONDS = 1
+"""For probes and scrapes in flight on the admin port when all else has ended."""
+
 
 class _AdminServer(uvicorn.Server):
     @contextlib.contextmanager
@@ -26,7 +29,13 @@ class _AdminServer(uvicorn.Server):
 async def admin_server(operations: Starlette, settings: Settings) -> AsyncIterator[None]:
     """Serve the admin port beside the API, in the same process and event loop."""
     listener = listen(settings.admin_host, settings.admin_port, "ADMIN_PORT")
-    config = uvicorn.Config(operations, log_config=None, access_log=False, lifespan="off")
+    config = uvicorn.Config(
+        operations,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        timeout_graceful_shutdown=_LAST_ANSWERS_SECONDS,
+    )
     server = _AdminServer(config)
     task = asyncio.create_task(server.serve(sockets=[listener]), name="admin server")
     try:

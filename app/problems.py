@@ -21,6 +21,7 @@ from app.errors import (
     MethodNotAllowed,
     NotAcceptable,
     NotFound,
+    Overloaded,
     ProblemError,
     UnsupportedMediaType,
 )
@@ -32,7 +33,7 @@ _MOST_FAULTS = 100
 BODY_PROBLEMS = (ContentTooLarge, UnsupportedMediaType)
 """What an operation with a JSON body may answer besides its own problems."""
 
-_ALWAYS = (NotAcceptable, InvalidRequest, InternalError, Busy, DatabaseUnavailable)
+_ALWAYS = (NotAcceptable, InvalidRequest, InternalError, Busy, DatabaseUnavailable, Overloaded)
 
 _FOR_STATUS: dict[int, type[ProblemError]] = {400: MalformedRequest, 404: NotFound, 413: ContentTooLarge}
 

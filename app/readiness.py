@@ -1,12 +1,12 @@
 """Whether this process may be sent requests."""
 
 import structlog
-from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, text
 
 from app import migrations
-from app.database import Database
+from app.database import DATABASE_ERRORS, Database, explain
 from app.errors import ProblemError
+from app.traffic import Traffic
 
 logger = structlog.get_logger(__name__)
 
@@ -18,26 +18,34 @@ class Readiness:
     so in a clear 503.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, traffic: Traffic) -> None:
         self._database = database
+        self._traffic = traffic
         self._reached = False
-        self._stopping = False
 
-    def stop(self) -> None:
-        """From now on, not ready."""
-        self._stopping = True
+    @property
+    def ready(self) -> bool:
+        """Whether requests should come, as far as is known without looking at the database."""
+        return self._reached and not self._traffic.draining
 
     async def reason_not_ready(self) -> str | None:
-        """Why no requests should come, in one sentence, or ``None`` if they should."""
-        if self._stopping:
+        """Why no requests should come, in one sentence, or ``None`` if they should.
+
+        Each look at the database is logged, so that the last line of a process that does not get ready says why.
+        """
+        if self._traffic.draining:
             return "The process is stopping."
         if self._reached:
             return None
         try:
             reason = await schema_fault(self._database)
-        except (ProblemError, SQLAlchemyError, OSError) as error:
-            return f"The database cannot be reached: {migrations.explain(error.__cause__ or error)}"
-        self._reached = reason is None
+        except (ProblemError, *DATABASE_ERRORS) as error:
+            reason = explain(error.__cause__ or error, self._database.url)
+        if reason is None:
+            self._reached = True
+            logger.info("ready")
+        else:
+            logger.warning("not ready", reason=reason)
         return reason
 
 
@@ -45,13 +53,14 @@ async def schema_fault(database: Database) -> str | None:
     """What is wrong with the database's schema, in one sentence that says what to do, or ``None``."""
 
     def fault(connection: Connection) -> str | None:
-        current = migrations.current_revision(connection)
-        if current is None:
-            return "The database has no schema yet. Run: pricebook migrate"
-        if current in migrations.revisions()[1:]:
-            return f"The database's schema {current} is older than this version needs. Run: pricebook migrate"
-        # A schema from a newer release is fine: migrations only expand what this one reads.
-        return None
+        if missing := migrations.missing_grants(connection):
+            role = connection.scalar(text("SELECT current_user"))
+            return (
+                f"The role {role} lacks rights that serving needs: {', '.join(missing)}. "
+                f"Run `pricebook migrate` as the schema's owner with SERVING_ROLE={role}"
+            )
+        schema = migrations.current_schema(connection)
+        return schema.fault if schema else "The database has no schema yet. Run: pricebook migrate"
 
     async with database.reading() as session:
         connection = await session.connection()

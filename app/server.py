@@ -1,6 +1,7 @@
 """Runs the application under gunicorn's ASGI worker, or under uvicorn: one serving process, as a pod has it."""
 
 import contextlib
+import math
 import signal
 import socket
 import sys
@@ -14,6 +15,10 @@ from app.lifespan import listen
 from app.main import create_app
 from app.observability import logs
 from app.settings import Settings
+from app.traffic import Drain
+
+_CLOSING_SECONDS = 5
+"""For what comes after the last request of a stop: closing the connections to the database."""
 
 
 def serve(settings: Settings) -> None:
@@ -43,30 +48,46 @@ def serve_with_uvicorn(settings: Settings, listener: socket.socket) -> None:
     # uvicorn repeats the signal when it has ended its work in order: that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     app = create_app(settings, with_admin_port=True)
-
-    class _Uvicorn(uvicorn.Server):
-        """Turns readiness off at the signal; requests in flight go on."""
-
-        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            app.state.readiness.stop()
-            super().handle_exit(sig, frame)
-
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=settings.keep_alive_seconds,
         timeout_graceful_shutdown=settings.graceful_timeout_seconds,
     )
     with contextlib.suppress(KeyboardInterrupt):
-        _Uvicorn(config).run(sockets=[listener])
+        _Uvicorn(config, Drain(app.state.traffic, settings.drain_seconds)).run(sockets=[listener])
+
+
+class _Uvicorn(uvicorn.Server):
+    """uvicorn, with a drain between SIGTERM and its own graceful stop."""
+
+    def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
+        super().__init__(config)
+        self._drain = drain
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop. An interrupt ends the drain, and a second one the wait for requests in flight."""
+        if sig == signal.SIGINT and sig not in self._captured_signals:
+            self.should_exit = False  # uvicorn would take it for the second one after SIGTERM.
+        super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to stop serving."""
+        if not await super().on_tick(counter):
+            return False
+        self._drain.begin()
+        if signal.SIGINT in self._captured_signals:
+            self._drain.cut_short()
+        return self._drain.is_over(len(self.server_state.connections))
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no types
     """gunicorn, told by our settings what its command line would tell it."""
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
-        self._settings = settings
+        self.settings = settings
         self._listener = listener
         super().__init__()
 
@@ -75,11 +96,14 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no
         self.cfg.set("bind", f"fd://{self._listener.fileno()}")
         self.cfg.set("worker_class", "app.gunicorn_worker.Worker")
         self.cfg.set("workers", 1)
-        self.cfg.set("graceful_timeout", self._settings.graceful_timeout_seconds)
+        self.cfg.set("keepalive", self.settings.keep_alive_seconds)
+        # When the master kills a worker that does not end.
+        stop_seconds = self.settings.drain_seconds + self.settings.graceful_timeout_seconds + _CLOSING_SECONDS
+        self.cfg.set("graceful_timeout", math.ceil(stop_seconds))
         self.cfg.set("logger_class", "app.observability.gunicorn_logger.Logger")
         self.cfg.set("control_socket_disable", True)
         self.cfg.set("asgi_lifespan", "on")
 
     def load(self) -> FastAPI:
         """Build the application, in the worker."""
-        return create_app(self._settings, with_admin_port=True)
+        return create_app(self.settings, with_admin_port=True)

@@ -1,4 +1,7 @@
-"""All settings, read once from the environment and ``.env``. Nothing else in the service reads the environment."""
+"""All settings, read once from the environment and ``.env``.
+
+Nothing else in the service reads the environment, except for OpenTelemetry's own variables (``OTEL_*``).
+"""
 
 from typing import Annotated, Literal, Self
 
@@ -34,8 +37,17 @@ class Settings(BaseSettings):
         8001, description="Port of /livez, /readyz, /metrics and /version"
     )
     server: Literal["gunicorn", "uvicorn"] = Field("gunicorn", description="Server that runs the application")
+    max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        200, description="Requests in flight beyond which more are refused with a 503 and `Retry-After`"
+    )
+    keep_alive_seconds: Annotated[int, Field(ge=1, le=3_600)] = Field(
+        75, description="How long an idle connection is kept; longer than the load balancer in front keeps it"
+    )
+    drain_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
+        5.0, description="How long at most requests are still taken after SIGTERM, each answer closing its connection"
+    )
     graceful_timeout_seconds: Annotated[int, Field(ge=1, le=300)] = Field(
-        30, description="How long requests in flight may take to finish at the stop"
+        30, description="How long requests in flight may take to finish after the drain"
     )
 
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(
@@ -76,6 +88,9 @@ class Settings(BaseSettings):
     )
     max_body_bytes: Annotated[int, Field(ge=1024, le=1_073_741_824)] = Field(
         1_048_576, description="Largest request body"
+    )
+    ledger_watch_seconds: Annotated[float, Field(gt=0, le=3_600)] = Field(
+        5.0, description="How often a process looks at the ledger for its metrics"
     )
     log_format: Literal["json", "console"] = Field("json", description="Log lines for machines or for people")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged")

@@ -39,7 +39,8 @@ def sections(text: str) -> list[Section]:
     lines = text.splitlines()
     single = Section("", "", [])
     result = [single]
-    for key, node in yaml.compose(text, Loader=yaml.SafeLoader).value:
+    document = yaml.compose(text, Loader=yaml.SafeLoader)
+    for key, node in document.value if document else ():
         if _described(lines, key):
             single.values.append(_value(lines, (), key, node))
         else:

@@ -1,12 +1,13 @@
 """Schema migrations: shipped with the service, run by ``pricebook migrate``."""
 
 import asyncio
-import re
+import json
 import time
+from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import structlog
 from alembic import command
 from alembic.config import Config
@@ -16,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.database import sqlstate
+from app.database import DATABASE_ERRORS, explain, first_line, sqlstate
 from app.settings import Settings
 
 logger = structlog.get_logger(__name__)
@@ -26,6 +27,7 @@ _ADVISORY_LOCK = 7_742_309_001
 
 _RETRY_SECONDS = 1.0
 _LOCK_NOT_AVAILABLE = "55P03"
+_INSUFFICIENT_PRIVILEGE = "42501"
 
 # What serving needs. Nothing is ever deleted, and the append-only tables are never updated.
 _GRANTS = {
@@ -61,21 +63,87 @@ def head() -> str:
     return revisions()[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What the database says about its schema."""
+
+    revision: str
+    compatible_from: str | None
+    """The oldest revision whose release can still run on this one."""
+    release: str | None
+    """The version of Pricebook that made it."""
+
+    @property
+    def is_newer(self) -> bool:
+        """Whether this version of the service does not know it."""
+        return self.revision not in revisions()
+
+    @property
+    def fault(self) -> str | None:
+        """Why this version of the service cannot run on the schema, in words that say what to do, or ``None``."""
+        known = revisions()
+        if self.revision in known[1:]:
+            return f"The database's schema {self.revision} is older than this version needs. Run: pricebook migrate"
+        if self.revision == known[0] or self.compatible_from in known:
+            return None
+        made_by = f"Pricebook {self.release}" if self.release else "another version"
+        remedy = f"Use Pricebook {self.release} or newer" if self.release else "Use the version that made it"
+        return (
+            f"The database has schema {self.revision}, made by {made_by}, and this version ({version('pricebook')}, "
+            f"schema {known[0]}) cannot run on it. {remedy}: the schema is never taken back."
+        )
+
+
+def current_schema(connection: Connection) -> Schema | None:
+    """The schema that the database has, or ``None`` before the first migration."""
+    if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
+        return None
+    found = text(
+        # By way of JSON, because the first revision does not have these columns.
+        "SELECT version_num, to_jsonb(v) ->> 'compatible_from', to_jsonb(v) ->> 'release' FROM alembic_version AS v"
+    )
+    row = connection.execute(found).one_or_none()
+    return Schema(*row) if row else None
+
+
+def missing_grants(connection: Connection) -> list[str]:
+    """What this connection's role may not do although serving needs it, such as ``SELECT ON items``."""
+    needed = [
+        {"table": table, "privilege": privilege}
+        for table, privileges in _GRANTS.items()
+        for privilege in privileges.split(", ")
+    ]
+    missing = text(
+        "SELECT privilege || ' ON ' || \"table\" "
+        'FROM jsonb_to_recordset(CAST(:needed AS jsonb)) AS needed ("table" text, privilege text) '
+        'WHERE NOT has_table_privilege(to_regclass("table"), privilege)'
+    )
+    return list(connection.scalars(missing, {"needed": json.dumps(needed)}))
+
+
 async def migrate(settings: Settings) -> str:
     """Bring the schema to :func:`head`, waiting for the database and for other migrations. Returns the revision.
 
-    :raises MigrationError: if the time is up, the role may not change the schema, or a newer version made it.
+    A newer schema stays as it is, if this version can run on it: so it is after a release was rolled back.
+
+    :raises MigrationError: if the time is up, the role may not change the schema, or the schema is too new.
     """
-    engine = create_async_engine(settings.sqlalchemy_url, poolclass=NullPool, hide_parameters=True)
+    engine = create_async_engine(
+        settings.sqlalchemy_url,
+        poolclass=NullPool,
+        connect_args={"timeout": settings.database_connect_timeout_seconds},
+        hide_parameters=True,
+    )
     deadline = time.monotonic() + settings.migration_wait_seconds
     try:
         while True:
             try:
                 return await _migrate_once(engine, settings, deadline)
-            except (OSError, DBAPIError, asyncpg.PostgresError) as error:
+            except DATABASE_ERRORS as error:
+                reason = explain(error, settings.sqlalchemy_url)
                 if not _may_pass(error) or time.monotonic() > deadline:
-                    raise MigrationError(explain(error)) from error
-                logger.warning("migration waits", reason=explain(error), retry_seconds=_RETRY_SECONDS)
+                    raise MigrationError(reason) from error
+                logger.warning("migration waits", reason=reason, retry_seconds=_RETRY_SECONDS)
                 await asyncio.sleep(_RETRY_SECONDS)
     finally:
         await engine.dispose()
@@ -89,15 +157,20 @@ async def _migrate_once(engine: AsyncEngine, settings: Settings, deadline: float
             if time.monotonic() > deadline:
                 raise MigrationError("Another migration is running and did not end in time. Look at its log.")
             await asyncio.sleep(_RETRY_SECONDS)
-        # The session that holds the lock does nothing else; the changes run on a second one.
-        async with engine.connect() as changing:
-            await changing.execute(text(f"SET lock_timeout = {settings.migration_lock_timeout_milliseconds}"))
-            await changing.commit()
-            revision = await changing.run_sync(_upgrade, settings)
-            await changing.commit()
-            if settings.serving_role:
-                await _grant(changing, settings.serving_role)
+        # The session that holds the lock changes nothing; the changes run on a second one.
+        try:
+            async with engine.connect() as changing:
+                await changing.execute(text(f"SET lock_timeout = {settings.migration_lock_timeout_milliseconds}"))
                 await changing.commit()
+                revision = await changing.run_sync(_upgrade, settings)
+                await changing.commit()
+                if settings.serving_role:
+                    await _grant(changing, settings.serving_role)
+                    await changing.commit()
+        except DBAPIError as error:
+            if sqlstate(error) == _INSUFFICIENT_PRIVILEGE:
+                raise MigrationError(await _missing_right(connection, error)) from error
+            raise
         return revision
 
 
@@ -107,29 +180,42 @@ def _upgrade(connection: Connection, settings: Settings) -> str:
         default_currency=settings.default_currency,
         default_time_zone=settings.default_time_zone,
     )
-    current = current_revision(connection)
-    if current is not None and current not in revisions():
-        raise MigrationError(
-            f"The database has schema {current}, which this version does not know (it knows up to {head()}). "
-            "Run the version that made it, or a newer one: the schema is never taken back."
+    current = current_schema(connection)
+    if current is not None and current.is_newer:
+        if current.fault:
+            raise MigrationError(current.fault)
+        logger.warning(
+            "the schema is newer, and fit for this version", schema=current.revision, made_by=current.release
         )
-    if current != head():
+        return current.revision
+    if current is None or current.revision != head():
         command.upgrade(alembic, "head")
     return head()
 
 
-def current_revision(connection: Connection) -> str | None:
-    """The schema revision that the database is at, or ``None`` before the first migration."""
-    if connection.scalar(text("SELECT to_regclass('alembic_version')")) is None:
-        return None
-    revision: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    return revision
+async def _missing_right(connection: AsyncConnection, error: DBAPIError) -> str:
+    """Whom the schema belongs to, or what to grant so that it can be made."""
+    found = text(
+        "SELECT current_user, current_database(), relowner::regrole::text "
+        "FROM (SELECT to_regclass('alembic_version')) AS t (id) LEFT JOIN pg_class ON oid = id"
+    )
+    role, database, owner = (await connection.execute(found)).one()
+    if owner not in (None, role):
+        return (
+            f"The role {role} may not change the schema, which belongs to {owner}: {first_line(error)}. "
+            f"Let `pricebook migrate` connect as {owner} (DATABASE_URL)."
+        )
+    return (
+        f"The role {role} may not make a schema in the database {database}: {first_line(error)}. Let `pricebook "
+        f'migrate` connect as the owner of the database (DATABASE_URL), or run: GRANT CREATE ON DATABASE "{database}" '
+        f'TO "{role}"; GRANT CREATE ON SCHEMA public TO "{role}";'
+    )
 
 
 async def _check_server(connection: AsyncConnection) -> None:
-    version = int(await connection.scalar(text("SHOW server_version_num")) or 0)
-    if version < 180_000:
-        raise MigrationError(f"PostgreSQL {version // 10_000} is too old: Pricebook needs PostgreSQL 18 or later.")
+    number = int(await connection.scalar(text("SHOW server_version_num")) or 0)
+    if number < 180_000:
+        raise MigrationError(f"PostgreSQL {number // 10_000} is too old: Pricebook needs PostgreSQL 18 or later.")
 
 
 async def _grant(connection: AsyncConnection, role: str) -> None:
@@ -149,10 +235,3 @@ def _may_pass(error: Exception) -> bool:
         or code.startswith(("08", "57P", "53"))
         or getattr(error, "connection_invalidated", False)
     )
-
-
-def explain(error: BaseException) -> str:
-    """One line about a database error for the person at the terminal or in the log."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    first_line = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-    return re.sub(r"^<class '.*?'>: ", "", first_line)

@@ -381,7 +381,8 @@ def test_rules_have_the_labels_and_groups_of_the_values() -> None:
     for alert in alerts:
         assert alert["labels"]["team"] == "prices"
         assert f'namespace="{chart.NAMESPACE}"' in alert["expr"]
-        assert f'job="{NAME}"' in alert["expr"]
+        assert NAME in alert["expr"]
+        assert (alert["labels"]["namespace"], alert["labels"]["job"]) == (chart.NAMESPACE, NAME)
         assert alert["annotations"]["runbook_url"].endswith(f"/docs/runbooks/{alert['alert']}.md")
     left_out = {"prometheusRule": {"enabled": True, "disabledAlerts": [alerts[0]["alert"]]}}
     rules = chart.of_kind(chart.render(left_out), "PrometheusRule")[0]["spec"]["groups"]

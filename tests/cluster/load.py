@@ -65,6 +65,14 @@ class Answer:
     status: int
     closes: bool
     retry_after: bool
+    body: bytes
+
+    def reason(self) -> str:
+        """The status and, if the answer is a problem document, its type."""
+        try:
+            return f"status {self.status} {json.loads(self.body)['type'].rsplit('/', 1)[-1]}"
+        except (ValueError, KeyError, TypeError):
+            return f"status {self.status}"
 
 
 class Connection:
@@ -85,9 +93,11 @@ class Connection:
         head = await self.reader.readuntil(b"\r\n\r\n")
         first, *lines = head.decode("latin-1").split("\r\n")
         headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        await self.reader.readexactly(int(headers["content-length"]))
         return Answer(
-            int(first.split(" ")[1]), headers.get("connection", "").lower() == "close", "retry-after" in headers
+            status=int(first.split(" ")[1]),
+            closes=headers.get("connection", "").lower() == "close",
+            retry_after="retry-after" in headers,
+            body=await self.reader.readexactly(int(headers["content-length"])),
         )
 
     async def closed_within(self, seconds: float) -> bool:
@@ -147,7 +157,7 @@ class Load:
             self.account.shed += 1
         elif answer.status >= 500:
             self.account.statuses[answer.status] -= 1
-            self.account.failures[f"status {answer.status}"] += 1
+            self.account.failures[answer.reason()] += 1
         if answer.status == 201:
             self.account.written += 1
         return answer

@@ -9,8 +9,8 @@ from pydantic_core import PydanticUndefined
 from sqlalchemy.engine import URL
 
 from app.settings import Settings
-from tests.processes.test_servers import SECRET, running
 from tests.support import postgres
+from tests.support.processes import SECRET, running
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "bench" / "README.md"])

@@ -8,8 +8,8 @@ from typing import Any
 
 from sqlalchemy.engine import URL
 
-from tests.processes.test_servers import SECRET, run, running
 from tests.support import postgres
+from tests.support.processes import SECRET, run, running
 
 PAGE = Path(__file__).parents[2] / "docs" / "prices-in-time.md"
 EXAMPLE = re.compile(r"^```console\n(.*?)^```\n+^```(json|text)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)

@@ -1,101 +1,18 @@
 """The service as a process: under each server, with its two ports, until a signal ends it."""
 
-import os
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
 import pytest
 from sqlalchemy.engine import URL
 
+from app.migrations import head
 from tests.support import postgres
-
-PRICEBOOK = Path(sys.executable).with_name("pricebook")
-SECRET = "of no use outside of the tests, but long enough"  # noqa: S105 - as it says
-
-
-def free_port() -> int:
-    with socket.socket() as candidate:
-        candidate.bind(("127.0.0.1", 0))
-        port: int = candidate.getsockname()[1]
-        return port
-
-
-def environment(**settings: object) -> dict[str, str]:
-    """A clean environment with these settings."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-    return kept | {name.upper(): str(value) for name, value in settings.items()}
-
-
-@dataclass
-class Service:
-    """A running service."""
-
-    process: subprocess.Popen[bytes]
-    log: Path
-    api: str
-    admin: str
-
-    def stop(self, how: signal.Signals) -> tuple[int, str]:
-        """Signal it; returns the exit code and everything that it printed."""
-        self.process.send_signal(how)
-        return self.process.wait(timeout=20), self.log.read_text()
-
-
-@contextmanager
-def running(command: str, directory: Path, **settings: object) -> Iterator[Service]:
-    port, admin_port = free_port(), free_port()
-    log = directory / "log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [PRICEBOOK, command],
-            cwd=directory,
-            env=environment(host="127.0.0.1", admin_host="127.0.0.1", port=port, admin_port=admin_port, **settings),
-            stdout=output,
-            stderr=output,
-        )
-    service = Service(process, log, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}")
-    try:
-        wait_until_ready(service)
-        yield service
-    finally:
-        if process.poll() is None:
-            process.terminate()
-            process.wait(timeout=20)
-
-
-def wait_until_ready(service: Service) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline:
-        try:
-            if httpx2.get(f"{service.admin}/readyz", timeout=2).status_code == 200:
-                return
-        except httpx2.TransportError:
-            pass
-        if service.process.poll() is not None:
-            break
-        time.sleep(0.05)
-    pytest.fail(f"the service did not get ready:\n{service.log.read_text()}")
-
-
-def run(*arguments: object, directory: Path, **settings: object) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
-    return subprocess.run(
-        [PRICEBOOK, *map(str, arguments)],
-        cwd=directory,
-        env=environment(**settings),
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+from tests.support.processes import SECRET, free_port, run, running
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
@@ -204,14 +121,14 @@ def test_migrate_and_check(fresh_url: URL, tmp_path: Path) -> None:
     assert before.returncode == 1
     assert "FAIL  The database has no schema yet. Run: pricebook migrate" in before.stdout
     migrated = run("migrate", directory=tmp_path, database_url=settings["database_url"])
-    assert (migrated.returncode, migrated.stdout) == (0, "The schema is at 0001.\n"), migrated.stderr
+    assert (migrated.returncode, migrated.stdout) == (0, f"The schema is at {head()}.\n"), migrated.stderr
     after = run("check", directory=tmp_path, **settings)
     assert (after.returncode, after.stdout.count("ok  ")) == (0, 4), after.stdout
 
     nowhere = "postgresql://till:hunter2@127.0.0.1:1/prices"
     away = run("check", directory=tmp_path, **settings | {"database_url": nowhere})
     assert away.returncode == 1
-    assert "FAIL  Database not reached: postgresql+asyncpg://till:***@127.0.0.1:1/prices" in away.stdout
+    assert "FAIL  The database postgresql://till:***@127.0.0.1:1/prices cannot be used: " in away.stdout
     failed = run("migrate", directory=tmp_path, database_url=nowhere, migration_wait_seconds=0)
     assert (failed.returncode, "127.0.0.1" in failed.stderr, "hunter2" in failed.stderr) == (1, True, False)
     assert "Traceback" not in failed.stderr

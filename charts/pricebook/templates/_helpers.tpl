@@ -99,6 +99,24 @@ annotations:
 {{- toYaml $scale -}}
 {{- end -}}
 
+{{/*
+The Deployment's replicas: left to an autoscaler where there is one. But as long as Helm itself owns the field in the
+cluster, that is until an autoscaler first changes it, leaving it out would reset the Deployment to one pod; so the number
+that runs is repeated.
+*/}}
+{{- define "pricebook.replicas" -}}
+{{- if not (or .Values.autoscaling.enabled .Values.keda.enabled) -}}
+{{- include "pricebook.number" .Values.replicas -}}
+{{- else -}}
+{{- $live := lookup "apps/v1" "Deployment" .Release.Namespace (include "pricebook.fullname" .) | default dict -}}
+{{- $owned := false -}}
+{{- range dig "metadata" "managedFields" list $live -}}
+{{- if and (eq .operation "Apply") (hasKey (dig "f:spec" dict .fieldsV1) "f:replicas") -}}{{- $owned = true -}}{{- end -}}
+{{- end -}}
+{{- if $owned -}}{{- include "pricebook.number" $live.spec.replicas -}}{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Seconds that a clean stop may take: see docs/operate.md. */}}
 {{- define "pricebook.stopSeconds" -}}
 {{- add .Values.preStopSeconds (ceil .Values.config.drainSeconds) .Values.config.gracefulTimeoutSeconds 10 -}}

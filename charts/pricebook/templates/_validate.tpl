@@ -1,10 +1,9 @@
 {{/*
 Rules between values. Each sentence names the value, the limit and the remedy; all that are broken are said at once.
-What one value alone may be is in values.schema.json. tests/chart/test_messages.py has every sentence.
+What one value alone may be is in values.schema.json. tests/chart/messages.yaml has every sentence.
 */}}
 {{- define "pricebook.validate" -}}
 {{- $faults := list -}}
-{{- $number := "pricebook.number" -}}
 {{- $database := .Values.database -}}
 {{- $scale := include "pricebook.scale" . | fromYaml -}}
 
@@ -76,13 +75,13 @@ What one value alone may be is in values.schema.json. tests/chart/test_messages.
 {{- with .Values.terminationGracePeriodSeconds -}}
 {{- $needed := include "pricebook.stopSeconds" $ | int -}}
 {{- if lt (int .) $needed -}}
-{{- $faults = append $faults (printf "terminationGracePeriodSeconds is %d, less than the %d that a clean stop may take: preStopSeconds %d + config.drainSeconds %s + config.gracefulTimeoutSeconds %d + 10 to close; raise it, or set it to null to have it computed." (int .) $needed (int $.Values.preStopSeconds) (include $number $.Values.config.drainSeconds) (int $.Values.config.gracefulTimeoutSeconds)) -}}
+{{- $faults = append $faults (printf "terminationGracePeriodSeconds is %d, less than the %d that a clean stop may take: preStopSeconds %d + config.drainSeconds %s + config.gracefulTimeoutSeconds %d + 10 to close; raise it, or set it to null to have it computed." (int .) $needed (int $.Values.preStopSeconds) (include "pricebook.number" $.Values.config.drainSeconds) (int $.Values.config.gracefulTimeoutSeconds)) -}}
 {{- end -}}
 {{- end -}}
 
 {{- $buckets := list 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 -}}
 {{- if not (has (float64 .Values.slo.latencyThresholdSeconds) $buckets) -}}
-{{- $faults = append $faults (printf "slo.latencyThresholdSeconds is %s, which is no bucket of http_request_duration_seconds; take one of 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10." (include $number .Values.slo.latencyThresholdSeconds)) -}}
+{{- $faults = append $faults (printf "slo.latencyThresholdSeconds is %s, which is no bucket of http_request_duration_seconds; take one of 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10." (include "pricebook.number" .Values.slo.latencyThresholdSeconds)) -}}
 {{- end -}}
 
 {{- $rules := .Files.Get "files/rules.yaml" -}}

@@ -1,0 +1,1 @@
+"""What it takes to run Pricebook, apart from the service itself."""

@@ -1,0 +1,181 @@
+"""Prices: the business view. What changes, what is asked, and what is answered."""
+
+from grafana_foundation_sdk.models.dashboard import Dashboard
+
+from deploy.observability import house
+from deploy.observability.house import Column, Query, or_zero
+
+UID = "pricebook-prices"
+
+_PRICE_ROUTES = 'method=~"GET|POST",handler=~".*/(price|prices|prior-price|prices:lookup|schedule)"'
+
+
+def board() -> Dashboard:
+    """Build it."""
+    return house.board(
+        UID,
+        "Prices",
+        "Changes of items, books and prices; prices asked and how they were answered; the ledger.",
+        ("Now", _now()),
+        ("Changes", _changes()),
+        ("Reads", _reads()),
+    )
+
+
+def _now() -> list[house.Panel]:
+    return [
+        house.number(
+            "Last seq",
+            "Number of the last change that any pod has seen. It never goes back, and has no gaps.",
+            "none",
+            "max(pricebook_ledger_seq<self>)",
+            calm="blue",
+            decimals=0,
+            span=4,
+        ),
+        house.number(
+            "Since the last change",
+            "Time since anything was written. Whether that is long depends on your business.",
+            "s",
+            "time() - max(pricebook_ledger_change_timestamp_seconds<self>)",
+            calm="blue",
+            span=5,
+        ),
+        house.number(
+            "Prices recorded",
+            "Prices written in the time shown.",
+            "short",
+            'sum(increase(pricebook_changes_total<self,type="price.recorded">[$__range]))',
+            calm="blue",
+            decimals=0,
+            span=5,
+            instant=True,
+        ),
+        house.number(
+            "Prices asked",
+            "Prices asked in the time shown: single ones, and every line of a lookup.",
+            "short",
+            "sum(increase(pricebook_price_reads_total<self>[$__range]))",
+            calm="blue",
+            decimals=0,
+            span=5,
+            instant=True,
+        ),
+        house.number(
+            "Answered with a price",
+            "Share of the prices asked, in the time shown, for which there was one.",
+            "percentunit",
+            """
+            sum(increase(pricebook_price_reads_total<self,outcome="answered">[$__range]))
+            / sum(increase(pricebook_price_reads_total<self>[$__range]))
+            """,
+            calm="red",
+            steps=[(0.9, "orange"), (0.99, "green")],
+            decimals=2,
+            span=5,
+            instant=True,
+            nothing="none asked",
+        ),
+    ]
+
+
+def _changes() -> list[house.Panel]:
+    by_type = "sum by (type) (%s(pricebook_changes_total<self>[%s]))"
+    return [
+        house.graph(
+            "Changes by type",
+            "Changes committed per second. All writes go one after the other, so the sum has a ceiling: that of the "
+            "database's commits.",
+            "ops",
+            Query(by_type % ("rate", "$__rate_interval"), "{{type}}"),
+            stacked=True,
+        ),
+        house.graph(
+            "Ledger",
+            "The last seq that each pod has seen. Lines that part are pods that see an older state.",
+            "none",
+            Query("pricebook_ledger_seq<self>", "{{pod}}"),
+        ),
+        house.graph(
+            "Since the last change",
+            "Time since anything was written, as the pods see it.",
+            "s",
+            Query("time() - max(pricebook_ledger_change_timestamp_seconds<self>)", "since the last change"),
+        ),
+        house.grid(
+            "Changes in the time shown",
+            "How often each type of change happened.",
+            [("type", "Type")],
+            Column("Changes", "short", by_type % ("increase", "$__range")),
+            span=12,
+        ),
+    ]
+
+
+def _reads() -> list[house.Panel]:
+    asked = "rate(pricebook_price_reads_total<self>[$__rate_interval])"
+    requests = f"rate(http_requests_total<self,{_PRICE_ROUTES}>[$__rate_interval])"
+    buckets = f"rate(http_request_duration_seconds_bucket<self,{_PRICE_ROUTES}>[$__rate_interval])"
+    return [
+        house.graph(
+            "Prices asked by outcome",
+            "Prices asked per second: single ones, and every line of a lookup. no_price: none at that time. "
+            "unknown_item: whoever asks knows an item that this service does not.",
+            "ops",
+            Query(f"sum by (outcome) ({asked})", "{{outcome}}"),
+            stacked=True,
+        ),
+        house.graph(
+            "Share without a price",
+            "Prices asked for which there was none, by reason. A step after an import is worth a look.",
+            "percentunit",
+            Query(
+                f"""
+                sum by (outcome) (rate(pricebook_price_reads_total<self,outcome!="answered">[$__rate_interval]))
+                / on () group_left sum({asked})
+                """,
+                "{{outcome}}",
+            ),
+        ),
+        house.graph(
+            "Busiest routes of prices",
+            "Requests per second of the five routes of prices that are asked most.",
+            "reqps",
+            Query(f"topk(5, sum by (method, handler) ({requests}))", "{{method}} {{handler}}"),
+        ),
+        house.graph(
+            "Duration of price routes, p99",
+            "The time within which 99 of 100 requests are answered.",
+            "s",
+            Query(
+                f"histogram_quantile(0.99, sum by (le, method, handler) ({buckets}))",
+                "{{method}} {{handler}}",
+                exemplars=True,
+            ),
+        ),
+        house.graph(
+            "Answered from the caller's cache",
+            "Share of reads that ended in 304: the caller had the answer and only asked whether it still holds. That "
+            "works for items, books, and prices at a given instant.",
+            "percentunit",
+            Query(
+                f"""
+                ({or_zero('sum(rate(http_requests_total<self,method="GET",status="304">[$__rate_interval]))')})
+                / sum(rate(http_requests_total<self,method="GET">[$__rate_interval]))
+                """,
+                "304",
+            ),
+            most=1,
+        ),
+        house.grid(
+            "Price routes in the time shown",
+            "Requests by route and status.",
+            [("method", "Method"), ("handler", "Route"), ("status", "Status")],
+            Column(
+                "Requests",
+                "short",
+                f"sum by (method, handler, status) (increase(http_requests_total<self,{_PRICE_ROUTES}>[$__range]))",
+            ),
+            span=12,
+        ),
+    ]
