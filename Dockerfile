@@ -9,6 +9,7 @@ FROM ${BASE_IMAGE} AS dependencies
 ARG INDEX_URL
 # As in scripts/uv; a test keeps the two equal.
 ARG UV_VERSION=0.13.9
+ENV PYTHONDONTWRITEBYTECODE=1
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=netrc,target=/root/.netrc \
     python3 -m venv /opt/uv \
@@ -38,12 +39,20 @@ FROM dependencies AS build
 COPY pyproject.toml uv.lock README.md LICENSE ./
 COPY app app
 # What the project adds to the environment goes to /project, so that a new version is a new small layer for whoever
-# pulls the image.
+# pulls the image. What it adds to the system goes to /system: the name of its user, whose group a pod then has even if
+# it sets the user alone, and bytecode of Python's own library. The official base image has none, and compiling what is
+# imported takes a third of the service's start.
 RUN --mount=type=cache,target=/root/.cache/uv \
     touch /before \
     && uv sync --locked --no-dev --no-editable \
-    && mkdir /project \
-    && cd / && find opt/pricebook -cnewer /before ! -type d -exec cp --archive --parents --target-directory=/project {} +
+    && mkdir /project /system \
+    && cd / \
+    && find opt/pricebook -cnewer /before ! -type d -exec cp --archive --parents --target-directory=/project {} + \
+    && PYTHONDONTWRITEBYTECODE='' /opt/pricebook/bin/python -c 'import app.cli, app.gunicorn_worker, app.server' \
+    && find usr/ -name '*.pyc' -cnewer /before -exec cp --archive --parents --target-directory=/system {} + \
+    && echo 'pricebook:x:65532:65532::/nonexistent:/usr/sbin/nologin' >>etc/passwd \
+    && echo 'pricebook:x:65532:' >>etc/group \
+    && cp --archive --parents --target-directory=/system etc/passwd etc/group
 
 # For work on a cluster (skaffold.yaml): the same environment with the sources in /src, where they may be overwritten, and
 # `serve` starts again when one of them changes.
@@ -73,6 +82,7 @@ CMD ["serve"]
 
 FROM ${BASE_IMAGE}
 COPY --from=dependencies /opt/pricebook /opt/pricebook
+COPY --from=build /system /
 COPY --from=build /project /
 ENV PATH=/opt/pricebook/bin:${PATH} \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -94,7 +94,7 @@ curl -X POST {api}/items/ -H 'content-type: application/json' -d '{{"name":"Foo"
 curl {api}/items/
 """
     )
-    server.serve_with_uvicorn(settings, listener)
+    server.serve_with_uvicorn(settings.model_copy(update={"server": "uvicorn"}), listener)
     typer.echo("Stopped.")
 
 

@@ -8,14 +8,21 @@ edge of the request before the answer is sent.
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Any, Literal
 
 import asyncpg
+from opentelemetry.trace import NoOpTracer, Tracer
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import QueuePool
 
 from app.errors import Busy, DatabaseUnavailable, InvalidRequest
+from app.models import ChangeType
+from app.observability import metrics
+from app.observability.metrics import DatabaseError
+from app.observability.statements import Statements, TimedPool
 from app.settings import Settings
 
 APPLICATION_NAME = "pricebook"
@@ -29,16 +36,24 @@ class ReadSession(AsyncSession):
 
 
 class WriteSession(AsyncSession):
-    """A session inside one read-write transaction."""
+    """A session inside one read-write transaction. ``changes`` are those that it logged, for the metrics."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.changes: list[ChangeType] = []
 
 
 class Database:
     """The service's connections. Create one per process and :meth:`close` it at the end."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, tracer: Tracer | None = None) -> None:
         self.url = settings.sqlalchemy_url
-        self.reader = _engine(settings, read_only=True).execution_options(isolation_level="AUTOCOMMIT")
-        self.writer = _engine(settings, read_only=False)
+        self.reader = _engine(settings, "reader").execution_options(isolation_level="AUTOCOMMIT")
+        self.writer = _engine(settings, "writer")
+        self._engines = {"reader": self.reader, "writer": self.writer}
+        self._statements = [
+            Statements(engine.sync_engine, name, tracer or NoOpTracer()) for name, engine in self._engines.items()
+        ]
         self._read_sessions = async_sessionmaker(
             self.reader, class_=ReadSession, expire_on_commit=False, autoflush=False
         )
@@ -58,8 +73,23 @@ class Database:
         """A session in a transaction that commits at the end of the block, or rolls back if it raises."""
         # A primary that became a standby refuses writes: the new one is elsewhere.
         with _translated((*_UNAVAILABLE, "25006")):
-            async with self._write_sessions() as session, session.begin():
-                yield session
+            async with self._write_sessions() as session:
+                async with session.begin():
+                    yield session
+                # Only now are they committed.
+                for change in session.changes:
+                    metrics.CHANGES.labels(change).inc()
+
+    @property
+    def answered_at(self) -> float:
+        """When the database last answered a statement, on the monotonic clock."""
+        return max(statements.answered_at for statements in self._statements)
+
+    def pools(self) -> Iterator[tuple[str, QueuePool]]:
+        """The pools as they are now, by name."""
+        for name, engine in self._engines.items():
+            assert isinstance(engine.pool, QueuePool)  # noqa: S101 - _engine makes no other
+            yield name, engine.pool
 
     async def close(self) -> None:
         """Close every connection."""
@@ -88,19 +118,27 @@ def _translated(unavailable: tuple[str, ...]) -> Iterator[None]:
     try:
         yield
     except PoolTimeoutError:
+        _count(DatabaseError.POOL_TIMEOUT)
         raise Busy("No database connection became free in time. Try again.", retry_after_seconds=1) from None
     except OSError as error:
         # Includes time-outs; connecting fails with one of these before there is any SQL.
+        _count(DatabaseError.UNAVAILABLE)
         raise DatabaseUnavailable("The database cannot be reached. Try again.", retry_after_seconds=2) from error
     except (DBAPIError, asyncpg.PostgresError) as error:
         code = sqlstate(error)
         if code in _BUSY:
+            _count(DatabaseError.BUSY)
             raise Busy(f"{_BUSY[code]} Try again.", retry_after_seconds=1) from error
         if code.startswith(unavailable) or getattr(error, "connection_invalidated", False):
+            _count(DatabaseError.UNAVAILABLE)
             raise DatabaseUnavailable("The database went away. Try again.", retry_after_seconds=2) from error
         if code == "22021":
             raise InvalidRequest("A text holds a character that the database cannot store, such as NUL.") from error
         raise
+
+
+def _count(kind: DatabaseError) -> None:
+    metrics.DATABASE_ERRORS.labels(kind).inc()
 
 
 _BUSY = {
@@ -119,7 +157,7 @@ _UNAVAILABLE = (
 )
 
 
-def _engine(settings: Settings, *, read_only: bool) -> AsyncEngine:
+def _engine(settings: Settings, pool: Literal["reader", "writer"]) -> AsyncEngine:
     server_settings = {
         "application_name": APPLICATION_NAME,
         "statement_timeout": str(settings.database_statement_timeout_milliseconds),
@@ -129,10 +167,12 @@ def _engine(settings: Settings, *, read_only: bool) -> AsyncEngine:
         # Statements are cached and short: compiling them to machine code costs more than it saves.
         "jit": "off",
     }
-    if read_only:
+    if pool == "reader":
         server_settings["default_transaction_read_only"] = "on"
     return create_async_engine(
         settings.sqlalchemy_url,
+        poolclass=TimedPool,
+        pool_logging_name=pool,
         pool_size=settings.database_pool_size,
         max_overflow=0,
         pool_timeout=settings.database_pool_timeout_seconds,
@@ -158,7 +198,8 @@ def explain(error: BaseException, url: URL) -> str:
     remedy = next((remedy for start, remedy in _REMEDIES.items() if code.startswith(start)), None)
     if isinstance(error, OSError):
         remedy = "Check the address in DATABASE_URL, that the server runs, and that nothing on the way stops it"
-    return f"{display_url(url)}: {first_line(error)}." + (f" {remedy}." if remedy else "")
+    what = f"The database {display_url(url)} cannot be used: {first_line(error)}."
+    return f"{what} {remedy}." if remedy else what
 
 
 _REMEDIES = {

@@ -7,13 +7,15 @@ from importlib.metadata import version
 import structlog
 from fastapi import FastAPI
 
-from app import documentation, problems
+from app import documentation, migrations, problems
 from app.database import Database
 from app.lifespan import admin_server
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.request_context import RequestContextMiddleware
 from app.middleware.traffic import AdmissionMiddleware, ConnectionCloseMiddleware
-from app.observability import metrics
+from app.observability import http_metrics, metrics, tracing
+from app.observability.ledger_watch import LedgerWatch
+from app.observability.state import StateCollector
 from app.pagination import Cursors
 from app.readiness import Readiness
 from app.routers import items as plain_items
@@ -28,18 +30,22 @@ logger = structlog.get_logger(__name__)
 
 def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     """Build the application. Its lifespan opens the admin port, if asked to, and closes the connections at the end."""
-    database = Database(settings)
+    traces = tracing.from_environment()
+    database = Database(settings, traces.tracer)
     traffic = Traffic(limit=settings.max_concurrent_requests)
     readiness = Readiness(database, traffic)
+    watch = LedgerWatch(database, settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(traces.close)
             stack.push_async_callback(database.close)
             if with_admin_port:
                 await stack.enter_async_context(admin_server(app.state.operations, settings))
             logger.info("started", port=settings.port, admin_port=settings.admin_port)
             await readiness.reason_not_ready()
+            await stack.enter_async_context(watch.running())
             yield
             # The servers said so at the signal; here for those that have no signal, such as tests.
             traffic.draining = True
@@ -53,9 +59,11 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        telemetry=traces.for_fastapi,
     )
     app.state.database = database
     app.state.readiness = readiness
+    app.state.watch = watch
     app.state.traffic = traffic
     app.state.price_max_age_seconds = settings.price_max_age_seconds
     app.state.cursors = Cursors(settings.secret_key.get_secret_value())
@@ -73,7 +81,11 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     # The last one added is the outermost: what the limits refuse is counted and logged too.
     app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
     app.add_middleware(AdmissionMiddleware, traffic=traffic)
-    app.state.operations = create_operations_app(readiness, metrics.instrument(app))
+    registry = metrics.registry()
+    http_metrics.instrument(app, registry)
+    info = {"version": app.version, "schema": migrations.head(), "server": settings.server}
+    registry.register(StateCollector(info, readiness, traffic, database, watch))
+    app.state.operations = create_operations_app(readiness, registry)
     app.add_middleware(RequestContextMiddleware)
     app.add_middleware(ConnectionCloseMiddleware, traffic=traffic)
     return app

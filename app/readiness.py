@@ -23,6 +23,11 @@ class Readiness:
         self._traffic = traffic
         self._reached = False
 
+    @property
+    def ready(self) -> bool:
+        """Whether requests should come, as far as is known without looking at the database."""
+        return self._reached and not self._traffic.draining
+
     async def reason_not_ready(self) -> str | None:
         """Why no requests should come, in one sentence, or ``None`` if they should.
 
@@ -35,7 +40,7 @@ class Readiness:
         try:
             reason = await schema_fault(self._database)
         except (ProblemError, *DATABASE_ERRORS) as error:
-            reason = f"The database cannot be used: {explain(error.__cause__ or error, self._database.url)}"
+            reason = explain(error.__cause__ or error, self._database.url)
         if reason is None:
             self._reached = True
             logger.info("ready")

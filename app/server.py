@@ -5,6 +5,7 @@ import math
 import signal
 import socket
 import sys
+from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -65,6 +66,12 @@ class _Uvicorn(uvicorn.Server):
     def __init__(self, config: uvicorn.Config, drain: Drain) -> None:
         super().__init__(config)
         self._drain = drain
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Stop. An interrupt ends the drain, and a second one the wait for requests in flight."""
+        if sig == signal.SIGINT and sig not in self._captured_signals:
+            self.should_exit = False  # uvicorn would take it for the second one after SIGTERM.
+        super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether to stop serving."""

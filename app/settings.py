@@ -1,4 +1,7 @@
-"""All settings, read once from the environment and ``.env``. Nothing else in the service reads the environment."""
+"""All settings, read once from the environment and ``.env``.
+
+Nothing else in the service reads the environment, except for OpenTelemetry's own variables (``OTEL_*``).
+"""
 
 from typing import Annotated, Literal, Self
 
@@ -85,6 +88,9 @@ class Settings(BaseSettings):
     )
     max_body_bytes: Annotated[int, Field(ge=1024, le=1_073_741_824)] = Field(
         1_048_576, description="Largest request body"
+    )
+    ledger_watch_seconds: Annotated[float, Field(gt=0, le=3_600)] = Field(
+        5.0, description="How often a process looks at the ledger for its metrics"
     )
     log_format: Literal["json", "console"] = Field("json", description="Log lines for machines or for people")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged")

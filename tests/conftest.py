@@ -1,6 +1,8 @@
 """Fixtures: one server and one migrated database for each test process, an application over it, a client for it."""
 
 import asyncio
+import os
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -23,6 +25,9 @@ CLEAR = """
     SET session_replication_role = DEFAULT;
 """
 
+
+for name in [name for name in os.environ if name.startswith("OTEL_")]:
+    del os.environ[name]
 
 # So that pytest shows the log of a failing test, and only that.
 logs.route_to_standard_library()
@@ -76,6 +81,7 @@ def make_settings(url: URL, **changes: Any) -> Settings:
         "secret_key": "of no use outside of the tests, but long enough",
         "database_pool_size": 20,
         "migration_wait_seconds": 10,
+        "ledger_watch_seconds": 3600,  # One look at the start; tests count statements.
         **changes,
     }
     return Settings(_env_file=None, **values)
@@ -86,6 +92,10 @@ async def app(settings: Settings, anyio_backend: str) -> AsyncIterator[FastAPI]:
     """The application, started."""
     app = create_app(settings)
     async with app.router.lifespan_context(app):
+        deadline = time.monotonic() + 20
+        while app.state.watch.up is None:
+            assert time.monotonic() < deadline, "the ledger watch does not look"
+            await asyncio.sleep(0.01)
         yield app
 
 

@@ -5,10 +5,12 @@ import time
 import uuid
 
 import structlog
+from opentelemetry import trace
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import InternalError
+from app.observability.http_metrics import route_template
 from app.problems import problem_response
 
 logger = structlog.get_logger("pricebook.access")
@@ -31,9 +33,12 @@ class RequestContextMiddleware:
         request_id = _request_id(scope)
         started = time.perf_counter()
         status: int | None = None
+        sent = 0
+        _describe(trace.get_current_span(), scope, request_id)
 
         async def send_with_id(message: Message) -> None:
-            nonlocal status
+            nonlocal status, sent
+            sent += len(message.get("body", b""))
             if message["type"] == "http.response.start":
                 status = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
@@ -53,9 +58,18 @@ class RequestContextMiddleware:
                     "request",
                     method=scope["method"],
                     path=scope["path"],
+                    route=route_template(scope),
                     status=status,
+                    bytes=sent,
                     milliseconds=round((time.perf_counter() - started) * 1000, 1),
                 )
+
+
+def _describe(span: trace.Span, scope: Scope, request_id: str) -> None:
+    span.set_attribute("pricebook.request_id", request_id)
+    if scope["query_string"]:
+        # As in the log: nobody knows what a caller puts there.
+        span.set_attribute("url.query", "REDACTED")
 
 
 def _request_id(scope: Scope) -> str:

@@ -14,8 +14,8 @@ down_revision = ${'"%s"' % down_revision if down_revision else None}
 branch_labels = None
 depends_on = None
 
-# The oldest revision whose release can still run on this one. Raise it only in a migration that contracts.
-compatible_from = "${down_revision}"
+# The oldest revision whose release can still run on this one: as in the migration before, unless this one contracts.
+compatible_from = "0001"
 
 
 def upgrade() -> None:

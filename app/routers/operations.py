@@ -31,7 +31,8 @@ def create_operations_app(readiness: Readiness, registry: CollectorRegistry) -> 
     async def show_version(_: Request) -> Response:
         return JSONResponse({"version": version("pricebook"), "schema": migrations.head()})
 
-    async def show_metrics(request: Request) -> Response:
+    def show_metrics(request: Request) -> Response:
+        """Not a coroutine, so Starlette runs it in a thread: writing it all out takes longer than many a request."""
         return metrics.exposition(request, registry)
 
     return Starlette(

@@ -9,9 +9,11 @@ from sqlalchemy import ColumnElement, FromClause, Select, true
 
 from app import money
 from app.database import ReadSession, WriteSession
-from app.errors import NoPrice, NotForSale
+from app.errors import NoPrice, NotForSale, UnknownItem
 from app.models import ItemKey
 from app.models.resolution import Where, answering_row, effective_until
+from app.observability import metrics
+from app.observability.metrics import PriceRead
 from app.schemas.price import Display, PriceAnswer
 from app.services import questions
 from app.services.questions import Knowledge, Moment, Subject
@@ -65,7 +67,26 @@ def _one_item(knowledge: Knowledge, *, by_sku: bool) -> Select[Any]:
     return subject.select(*selected).outerjoin(row, true())
 
 
-async def read(
+async def read(session: ReadSession, key: ItemKey, *, book: str, moment: Moment, quantity: Decimal) -> PriceAnswer:
+    """The answer to somebody who asks what the item costs: that of :func:`find`, counted in the metrics."""
+    try:
+        answer = await find(session, key, book=book, moment=moment, quantity=quantity)
+    except UnknownItem:
+        count(PriceRead.UNKNOWN_ITEM)
+        raise
+    except (NoPrice, NotForSale):
+        count(PriceRead.NO_PRICE)
+        raise
+    count(PriceRead.ANSWERED)
+    return answer
+
+
+def count(outcome: PriceRead) -> None:
+    """Count the outcome of asking for one item's price."""
+    metrics.PRICE_READS.labels(outcome).inc()
+
+
+async def find(
     session: ReadSession | WriteSession, key: ItemKey, *, book: str, moment: Moment, quantity: Decimal
 ) -> PriceAnswer:
     """What the item costs in the book at a moment, now and as known now by default.

@@ -24,6 +24,7 @@ from app.errors import (
     UnknownItem,
 )
 from app.models import DEFAULT_BOOK, Book, ChangeType, Item, ItemKey
+from app.observability.metrics import PriceRead
 from app.pagination import Cursors
 from app.schemas import item as schemas
 from app.schemas.price import PriceAnswer
@@ -105,7 +106,7 @@ async def create(session: WriteSession, data: schemas.ItemCreate, *, actor: str)
 
 async def _price_now(session: WriteSession, item_id: UUID, book: str) -> PriceAnswer | None:
     try:
-        return await answers.read(session, ItemKey(item_id, None), book=book, moment=Moment(), quantity=_ONE)
+        return await answers.find(session, ItemKey(item_id, None), book=book, moment=Moment(), quantity=_ONE)
     except (NoPrice, NotForSale):
         return None
 
@@ -130,8 +131,11 @@ async def read_priced(session: ReadSession, key: ItemKey) -> schemas.PricedItem:
     parameters = _question(DEFAULT_BOOK, None) | {"item": key.parameter}
     row = (await session.execute(_priced(page), parameters)).mappings().one()
     if row["item_id"] is None:
+        answers.count(PriceRead.UNKNOWN_ITEM)
         raise UnknownItem(f"There is no item {key}.")
-    return _priced_item(row)
+    item = _priced_item(row)
+    answers.count(PriceRead.NO_PRICE if item.price is None else PriceRead.ANSWERED)
+    return item
 
 
 async def list_priced(session: ReadSession, listing: Listing, cursors: Cursors) -> schemas.ItemList:

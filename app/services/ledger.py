@@ -6,9 +6,9 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BigInteger, bindparam, func, insert, text, update
+from sqlalchemy import BigInteger, bindparam, func, insert, select, text, update
 
-from app.database import WriteSession
+from app.database import ReadSession, WriteSession
 from app.models import Change, ChangeType, Ledger
 
 _ADVANCE = (
@@ -21,6 +21,7 @@ _ADVANCE = (
     .returning(Ledger.seq, Ledger.recorded_at)
 )
 _LOG = insert(Change)
+_HEAD = select(Ledger.seq, Ledger.recorded_at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,11 @@ class Written[Document](NamedTuple):
 
     document: Document
     seq: int | None
+
+
+async def head(session: ReadSession) -> Stamp:
+    """The last change."""
+    return Stamp(*(await session.execute(_HEAD)).one())
 
 
 async def advance(session: WriteSession, count: int = 1) -> list[Stamp]:
@@ -75,3 +81,4 @@ async def log(
             "after": after,
         },
     )
+    session.changes.append(kind)

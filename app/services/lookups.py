@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.database import ReadSession
 from app.models import Item, ItemKey
+from app.observability.metrics import PriceRead
 from app.schemas.price import Lookup, LookupAnswer, LookupFailure, LookupMiss, PriceAnswer
 from app.services import answers, books, questions
 
@@ -83,9 +84,12 @@ def _key(text: str) -> ItemKey | None:
 def _outcome(item: str, row: Mapping[str, Any]) -> PriceAnswer | LookupMiss:
     answer = answers.to_answer(row)
     if answer is not None:
+        answers.count(PriceRead.ANSWERED)
         return answer
     if row["item_id"] is None:
+        answers.count(PriceRead.UNKNOWN_ITEM)
         return LookupMiss(item=item, error=LookupFailure.UNKNOWN_ITEM)
+    answers.count(PriceRead.NO_PRICE)
     if row["price_id"] is None:
         return LookupMiss(item=item, error=LookupFailure.NO_PRICE)
     return LookupMiss(item=item, error=LookupFailure.NOT_FOR_SALE)

@@ -48,7 +48,7 @@ async def test_readiness_without_a_database(settings: Settings) -> None:
     async with app.router.lifespan_context(app):
         answer = await admin(app, "/readyz")
     assert answer.status_code == 503
-    assert "cannot be reached" in answer.json()["reason"]
+    assert "cannot be used" in answer.json()["reason"]
 
 
 async def test_metrics_in_both_formats(client: httpx2.AsyncClient, app: FastAPI) -> None:

@@ -2,7 +2,6 @@
 
 import re
 
-import helm_python
 import yaml
 
 from tests.support import chart
@@ -39,9 +38,3 @@ def test_what_stays_has_the_names_on_the_page() -> None:
     kept.add(f"{claim['metadata']['name']}-pricebook-postgres-0")
     kept |= {item["metadata"]["name"] for item in chart.of_kind(bundled, "Pod")}
     assert [name for name in kept if not re.search(rf"[` ]{name}[` ]", table)] == []
-
-
-def test_the_version_of_kubernetes_is_the_charts() -> None:
-    with helm_python.Chart.load(chart.CHART) as loaded:
-        assert loaded.metadata["kubeVersion"] == ">=1.30.0-0"
-    assert "For Kubernetes 1.30 or later." in PAGE

@@ -84,9 +84,13 @@ def test_services_lead_to_the_pods_they_mean(path: Path) -> None:
         assert len(selected) == 1, service["metadata"]["name"]
         names = {port["name"] for container in selected[0][1]["containers"] for port in container["ports"]}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= names
-    # The API's Service has no way to the metrics.
-    api = chart.one(objects, "Service", chart.of_kind(objects, "Deployment")[0]["metadata"]["name"])
-    assert [port["targetPort"] for port in api["spec"]["ports"]] == ["http"]
+    # The API's Service has no way to the metrics, and theirs none to the API.
+    name = chart.of_kind(objects, "Deployment")[0]["metadata"]["name"]
+    ways = {service: chart.one(objects, "Service", service)["spec"]["ports"] for service in (name, f"{name}-admin")}
+    assert {service: [port["targetPort"] for port in ports] for service, ports in ways.items()} == {
+        name: ["http"],
+        f"{name}-admin": ["admin"],
+    }
 
 
 @examples

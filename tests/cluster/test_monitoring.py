@@ -57,7 +57,7 @@ def test_prometheus_takes_every_rule(release: Release, report: Report) -> None:
 
 
 def test_every_query_of_the_dashboards_has_data(release: Release, images: Images, report: Report) -> None:
-    from deploy.observability import expressions
+    from deploy.observability.queries import expressions
 
     with load(release.ns, images.current, *STANDARD_LOAD, "--shedding-allowed"):
         asked = list(expressions(namespace=release.ns.name, job="pricebook"))

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import sys
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 
@@ -11,17 +12,23 @@ import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
+from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.engine import URL
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from app import migrations
-from app.migrations import MigrationError, migrate
+from app.migrations import MigrationError, Schema, migrate
 from app.models import Base
 from tests.conftest import make_settings
 from tests.support import postgres
 
 _ROOT = Path(__file__).parents[2]
+
+
+def scripts() -> list[Script]:
+    """The migrations, the oldest first."""
+    return list(ScriptDirectory.from_config(migrations.config()).walk_revisions())[::-1]
 
 
 async def connect(url: URL) -> asyncpg.Connection:
@@ -59,13 +66,44 @@ async def test_many_may_migrate_at_once_and_again(fresh_url: URL) -> None:
     assert await migrate(settings) == migrations.head()
 
 
+async def test_the_schema_says_who_made_it_and_who_can_run_on_it(fresh_url: URL) -> None:
+    await migrate(make_settings(fresh_url))
+    connection = await connect(fresh_url)
+    row = await connection.fetchrow("SELECT version_num, compatible_from, release FROM alembic_version")
+    await connection.close()
+    assert tuple(row) == (migrations.head(), scripts()[-1].module.compatible_from, version("pricebook"))
+
+
+def test_every_migration_says_from_where_on_it_is_compatible() -> None:
+    known = [script.revision for script in scripts()]
+    for place, script in enumerate(scripts()[1:], start=1):
+        assert script.module.compatible_from in known[:place], script.revision
+
+
+async def test_an_older_schema_is_brought_up_to_date(fresh_url: URL) -> None:
+    engine = create_async_engine(fresh_url.set(drivername="postgresql+asyncpg"))
+    async with engine.begin() as connection:
+        await connection.run_sync(lambda bare: command.upgrade(migrations.config(connection=bare), "0001"))
+        assert await connection.run_sync(migrations.current_schema) == Schema("0001", None, None)
+    await engine.dispose()
+    assert await migrate(make_settings(fresh_url)) == migrations.head()
+
+
 async def test_a_newer_schema_is_left_alone(fresh_url: URL) -> None:
     await migrate(make_settings(fresh_url))
     connection = await connect(fresh_url)
-    await connection.execute("UPDATE alembic_version SET version_num = '9999'")
-    await connection.close()
-    with pytest.raises(MigrationError, match=r"9999.*newer"):
+    await connection.execute(
+        "UPDATE alembic_version SET version_num = '9999', compatible_from = '9998', release = '9.9'"
+    )
+    with pytest.raises(MigrationError, match=r"9999, made by Pricebook 9\.9, .* cannot run on it\. Use Pricebook 9\.9"):
         await migrate(make_settings(fresh_url))
+    await connection.execute("UPDATE alembic_version SET compatible_from = NULL, release = NULL")
+    with pytest.raises(MigrationError, match=r"9999, made by another version, .* Use the version that made it"):
+        await migrate(make_settings(fresh_url))
+    await connection.execute("UPDATE alembic_version SET compatible_from = $1", migrations.head())
+    assert await migrate(make_settings(fresh_url)) == "9999"
+    assert await connection.fetchval("SELECT version_num FROM alembic_version") == "9999"
+    await connection.close()
 
 
 async def test_an_unreachable_database_is_named(fresh_url: URL) -> None:
@@ -112,14 +150,15 @@ async def test_the_serving_role_can_neither_change_the_schema_nor_rewrite_histor
 
 
 def test_squawk_finds_no_statement_that_blocks_a_running_service(tmp_path: Path) -> None:
-    script = tmp_path / "migrations.sql"
-    output = StringIO()
-    configuration = migrations.config()
-    configuration.output_buffer = output
-    command.upgrade(configuration, "head", sql=True)
-    script.write_text(output.getvalue())
+    files = []
+    for script in scripts():
+        configuration = migrations.config()
+        configuration.output_buffer = output = StringIO()
+        command.upgrade(configuration, f"{script.down_revision or 'base'}:{script.revision}", sql=True)
+        files.append(tmp_path / f"{script.revision}.sql")
+        files[-1].write_text(output.getvalue())
     squawk = Path(sys.executable).with_name("squawk")
     run = subprocess.run(
-        [squawk, "--config", _ROOT / ".squawk.toml", script], capture_output=True, text=True, check=False
+        [squawk, "--config", _ROOT / ".squawk.toml", *files], capture_output=True, text=True, check=False
     )
     assert run.returncode == 0, run.stdout + run.stderr

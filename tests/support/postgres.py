@@ -79,3 +79,13 @@ def as_serving_role(url: URL) -> URL:
 def text(url: URL) -> str:
     """The URL with its password, as asyncpg and the settings take it."""
     return url.render_as_string(hide_password=False)
+
+
+def ask_for_password(server: URL, role: str) -> None:
+    """Let the embedded server ask this role for its password; other servers do so of themselves."""
+    if not os.environ.get("TEST_DATABASE_URL"):
+        rules = _EMBEDDED_DATA / "pg_hba.conf"
+        rule = f"local all {role} scram-sha-256\n"
+        if rule not in rules.read_text():
+            rules.write_text(rule + rules.read_text())
+        execute(server, "SELECT pg_reload_conf()")

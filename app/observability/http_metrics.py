@@ -1,0 +1,72 @@
+"""Metrics of the API's requests, by route template."""
+
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+from opentelemetry import trace
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_fastapi_instrumentator import Instrumentator, metrics
+from prometheus_fastapi_instrumentator.metrics import Info
+from starlette.types import Scope
+
+from app.observability.metrics import SECONDS
+
+_ROUTE = "pricebook.route"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_OTHER_METHOD = "other"
+_NO_ROUTE = "none"
+
+
+def instrument(app: FastAPI, registry: CollectorRegistry) -> None:
+    """Count, time and size the application's requests. Call it after the routes are there."""
+    seconds = Histogram(
+        "http_request_duration_seconds",
+        "Time from the head of a request to the end of its answer; exemplars name traces.",
+        ["method", "handler", "status"],
+        buckets=SECONDS,
+        registry=registry,
+    )
+    templates = frozenset(route.path for route in iter_route_contexts(app.routes))
+
+    def bound(info: Info) -> None:
+        # Callers choose methods and paths; what they choose must not become series without end.
+        if info.method not in _METHODS:
+            info.method = _OTHER_METHOD
+        # The instrumentator gives paths that are redirected for want of a slash as they were asked for.
+        if info.modified_handler not in templates:
+            info.modified_handler = _NO_ROUTE
+        else:
+            info.request.scope[_ROUTE] = info.modified_handler
+
+    def time(info: Info) -> None:
+        span = trace.get_current_span().get_span_context()
+        # A trace that is not sampled is kept nowhere: it would be an exemplar of nothing.
+        exemplar = {"trace_id": trace.format_trace_id(span.trace_id)} if span.trace_flags.sampled else None
+        seconds.labels(info.method, info.modified_handler, info.modified_status).observe(
+            info.modified_duration, exemplar
+        )
+
+    instrumentator = Instrumentator(registry=registry, should_group_status_codes=False)
+    instrumentator.add(
+        bound,
+        metrics.requests(registry=registry),
+        time,
+        metrics.request_size(
+            metric_doc="Content-Length of requests.",
+            should_include_method=False,
+            should_include_status=False,
+            registry=registry,
+        ),
+        metrics.response_size(
+            metric_doc="Content-Length of answers.",
+            should_include_method=False,
+            should_include_status=False,
+            registry=registry,
+        ),
+    )
+    instrumentator.instrument(app)
+
+
+def route_template(scope: Scope) -> str | None:
+    """The route that a request went to, such as ``/v1/books/{key}``, once it is answered."""
+    template: str | None = scope.get(_ROUTE)
+    return template

