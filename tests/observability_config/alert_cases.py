@@ -55,8 +55,8 @@ CASES: dict[str, list[Case]] = {
     "PricebookAvailabilityBurnFast": [
         Case(
             "two of 20 a minute fail, for an hour after six without requests",
-            "435m",
-            _requests("0x360 18+18x75", "0x360 2+2x75"),
+            "436m",
+            _requests("0x360 18+18x76", "0x360 2+2x76"),
             {f"10% {_FAILED.format('1h')}": _burning("availability", "1h")},
             calm="360m",
         ),
@@ -69,7 +69,7 @@ CASES: dict[str, list[Case]] = {
         Case("the same, while less than 0.1 requests per second come", "360m", _requests("0+4x360", "0+1x360")),
         Case("it is over for six minutes", "382m", _requests("0+600x382", "0x360 60+60x15 960x6")),
         Case("one in 1000 fails, as allowed", "360m", _requests("0+1998x360", "0+2x360")),
-        Case("it has just begun", "361m", _requests("0+600x361", "0x355 60+60x6")),
+        Case("it has just begun", "362m", _requests("0+600x362", "0x355 60+60x7")),
     ],
     "PricebookAvailabilityBurnSlow": [
         Case(
@@ -94,8 +94,8 @@ CASES: dict[str, list[Case]] = {
     "PricebookLatencyBurnFast": [
         Case(
             "five of 20 a minute are slow, for an hour after six without requests",
-            "435m",
-            _durations("0x360 20+20x75", "0x360 15+15x75"),
+            "436m",
+            _durations("0x360 20+20x76", "0x360 15+15x76"),
             {f"25% {_SLOW.format('1h')}": _burning("latency", "1h")},
         ),
         Case(
@@ -105,7 +105,7 @@ CASES: dict[str, list[Case]] = {
             {f"10% {_SLOW.format('6h')}": _burning("latency", "6h")},
         ),
         Case("the same, while less than 0.1 requests per second come", "360m", _durations("0+5x360", "0x360")),
-        Case("it is over for six minutes", "381m", _durations("0+600x381", "0+600x360 216000x15 216600+600x5")),
+        Case("it is over for six minutes", "382m", _durations("0+600x382", "0+600x360 216000x15 216600+600x6")),
         Case("one in 100 is slow, as allowed", "360m", _durations("0+600x360", "0+594x360")),
     ],
     "PricebookLatencyBurnSlow": [
