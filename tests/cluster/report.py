@@ -23,7 +23,7 @@ class Report:
     def table(self) -> str:
         """The rows as a Markdown table."""
         lines = ["| proof | how | seen |", "| --- | --- | --- |"]
-        lines += [f"| {proof} | {how} | {figure} |" for proof, how, figure in self.rows]
+        lines += [f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in row)} |" for row in self.rows]
         return "\n".join(lines) + "\n"
 
     def _write(self, page: Path) -> None:
