@@ -12,7 +12,7 @@ _POLL_SECONDS = 0.1
 
 
 class _Connection(ASGIProtocol):  # type: ignore[misc]  # gunicorn publishes no types
-    """A connection that its worker can find, and that ends with the next answer of a drain."""
+    """A connection that its worker can find, and that says it when it ends."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -30,8 +30,10 @@ class _Connection(ASGIProtocol):  # type: ignore[misc]  # gunicorn publishes no 
             self._keepalive_timeout()
 
     def _will_close(self, request: Any, response_requires_close: bool) -> bool:
+        # gunicorn closes a connection whose request it has not read to the end, and so should say so.
+        unread = self._body_receiver is not None and not self._body_receiver._complete  # noqa: SLF001 - it has no other way
         draining: bool = self.worker.asgi.state.traffic.draining
-        return draining or bool(super()._will_close(request, response_requires_close))
+        return draining or unread or bool(super()._will_close(request, response_requires_close))
 
 
 # The worker makes its connections of the class with this name, and has no setting for it.

@@ -48,7 +48,7 @@ def migration_fails(directory: Path, url: URL, **settings: object) -> str:
 def serving_waits(directory: Path, url: URL, **settings: object) -> str:
     """The last line of a service that does not get ready, and lives on."""
     with started("serve", directory, database_url=postgres.text(url), secret_key=SECRET, **settings) as service:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         reason = None
         while reason is None:
             assert time.monotonic() < deadline, service.log.read_text()

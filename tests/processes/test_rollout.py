@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import itertools
+import logging
 import random
 import signal
 from collections.abc import AsyncIterator
@@ -76,6 +77,7 @@ class Clients:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
             except OSError as error:
                 self._lose(port, repr(error))
+                await asyncio.sleep(0.1)
                 continue
             try:
                 await self._use(reader, writer, port, keep_alive=keep_alive)
@@ -166,6 +168,7 @@ def test_stops_lose_no_request(fresh_url: URL, tmp_path: Path, kind: str) -> Non
             service.process.wait()
 
     figures = f"{tally.answers} answers, {tally.told} connections told to close, {tally.cut} cut"
+    logging.getLogger(__name__).info("%s: %s", kind, figures)
     assert tally.lost == [], f"{len(tally.lost)} lost, such as {tally.lost[:3]}; {figures}"
     assert tally.cut == 0, figures
     assert tally.told > STOPS * CLIENTS / 4, f"the servers that were stopped had clients: {figures}"

@@ -90,7 +90,7 @@ def running(command: str, directory: Path, **settings: object) -> Iterator[Servi
 
 
 def wait_until_ready(service: Service) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         try:
             if httpx2.get(f"{service.admin}/readyz", timeout=2).status_code == 200:

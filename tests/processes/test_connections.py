@@ -1,4 +1,4 @@
-"""How a process stops, and what it does with more requests than it takes."""
+"""Connections are kept and closed as announced, during a stop too, and requests beyond the limit refused."""
 
 import asyncio
 import json
@@ -165,6 +165,18 @@ def test_idle_connections_are_kept_for_the_time_that_is_set(settings: dict[str, 
             time.sleep(1)
         assert idle.recv(1) == b""
         assert 1.8 < time.monotonic() - answered < 6
+
+
+def test_an_answer_before_the_end_of_the_body_says_whether_the_connection_ends(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    head = b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+    with running("serve", tmp_path, **settings) as service, connection(service) as opened:
+        if ask(opened, head).get("connection") == "close":
+            assert opened.recv(1) == b""
+        else:
+            opened.sendall(b"12345")
+            assert ask(opened)["content-type"] == "application/json"
 
 
 async def test_more_requests_than_the_limit_are_refused_at_once(
