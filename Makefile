@@ -27,13 +27,14 @@ proofs: ## On the cluster of KUBECONFIG: everything that docs/proofs.md shows, a
 	@$(UV) sync --locked --quiet
 	@PROOFS_PAGE=docs/proofs.md $(UV) run --no-sync pytest -n 0 -m "cluster or proof" tests/cluster
 
-lint: ## Formatting, lint, types, import rules and shell scripts
+lint: ## Formatting, lint, types, import rules, shell scripts and workflows
 	@$(UV) sync --locked --quiet
 	@$(UV) run --no-sync ruff format --check .
 	@$(UV) run --no-sync ruff check .
 	@$(UV) run --no-sync mypy
 	@$(UV) run --no-sync lint-imports
 	@$(UV) run --no-sync shellcheck .ci/run scripts/*
+	@$(UV) run --no-sync zizmor --offline --quiet .github
 
 format: ## Format the code and mend what the linter can
 	@$(UV) sync --locked --quiet

@@ -75,7 +75,8 @@ def wanted() -> bool:
     protocol = _variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
     if protocol not in {"", "http/protobuf"}:
         raise ValueError(
-            f"OTEL_EXPORTER_OTLP_PROTOCOL is {protocol}; traces go by http/protobuf only, usually to port 4318"
+            f"OTEL_EXPORTER_OTLP_PROTOCOL (or _TRACES_PROTOCOL) is {protocol}; traces go by http/protobuf only, "
+            "usually to port 4318"
         )
     return True
 

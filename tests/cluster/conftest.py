@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,13 +52,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
 
 
 @pytest.fixture(scope="session")
-def report(pytestconfig: pytest.Config) -> Iterator[Report]:
-    """The table of proofs, to which each test adds its row."""
-    result = Report()
+def report(pytestconfig: pytest.Config) -> Report:
+    """The table of proofs, to which each test adds its row. ``PROOFS_PAGE`` names the page that it goes into."""
+    page = os.environ.get("PROOFS_PAGE")
+    result = Report(Path(page) if page else None)
     pytestconfig.stash[_REPORT] = result
-    yield result
-    if page := os.environ.get("PROOFS_PAGE"):
-        result.write(Path(page))
+    return result
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

@@ -84,14 +84,15 @@ class Release:
         return bool(self.seq())
 
     def complaints(self) -> list[str]:
-        """What the containers of all pods give as the reason why they wait or ended."""
+        """What the containers of all pods give as the reason why they wait or ended, line by line."""
         return [
-            state[kind].get("message", "")
+            line
             for pod in self.pods()
             for status in [*pod["status"].get("initContainerStatuses", []), *pod["status"].get("containerStatuses", [])]
             for state in (status["state"], status["lastState"])
             for kind in ("waiting", "terminated")
             if kind in state
+            for line in state[kind].get("message", "").splitlines()
         ]
 
     def pods(self) -> list[dict[str, Any]]:

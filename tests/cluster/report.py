@@ -6,21 +6,27 @@ from pathlib import Path
 
 @dataclass
 class Report:
-    """Rows in the order in which they were shown."""
+    """Rows in the order in which they were shown.
 
+    :ivar page: where the table goes, if anywhere; after each row, so that a run cut short leaves what it showed.
+    """
+
+    page: Path | None = None
     rows: list[tuple[str, str, str]] = field(default_factory=list)
 
     def row(self, proof: str, how: str, figure: str) -> None:
         """Add what was shown, how, and the figure that was seen."""
         self.rows.append((proof, how, figure))
+        if self.page:
+            self._write(self.page)
 
     def table(self) -> str:
         """The rows as a Markdown table."""
         lines = ["| proof | how | seen |", "| --- | --- | --- |"]
-        lines += [f"| {proof} | {how} | {figure} |" for proof, how, figure in self.rows]
+        lines += [f"| {' | '.join(' '.join(cell.replace('|', '/').split()) for cell in row)} |" for row in self.rows]
         return "\n".join(lines) + "\n"
 
-    def write(self, page: Path) -> None:
+    def _write(self, page: Path) -> None:
         """Put the table into a page, between its two markers."""
         begin, end = "<!-- proofs: begin -->\n", "<!-- proofs: end -->"
         head, rest = page.read_text().split(begin)

@@ -1,10 +1,11 @@
 """A real Prometheus for tests: scrapes the given targets and answers queries."""
 
+import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +16,12 @@ import pytest
 
 from tests.support.processes import free_port
 
-_CONFIGURATION = """\
-global:
-  scrape_interval: 1s
-  scrape_timeout: 1s
-scrape_configs:
-  - job_name: pricebook
-    static_configs:
-      - targets: ["{target}"]
-"""
-
 
 @dataclass(frozen=True)
 class Prometheus:
     """A running Prometheus."""
 
-    url: str
+    client: httpx2.Client
 
     def query(self, expression: str) -> list[tuple[dict[str, str], float]]:
         """Labels and value of each series that an expression gives now."""
@@ -52,7 +43,7 @@ class Prometheus:
         return [exemplar["labels"] for series in found for exemplar in series["exemplars"]]
 
     def _ask(self, what: str, **parameters: str) -> Any:
-        answer = httpx2.get(f"{self.url}/api/v1/{what}", params=parameters).json()
+        answer = self.client.get(f"/api/v1/{what}", params=parameters).json()
         assert answer["status"] == "success", answer
         return answer["data"]
 
@@ -68,29 +59,48 @@ def program(name: str) -> str:
 
 
 @contextmanager
-def scraping(target: str, directory: Path) -> Iterator[Prometheus]:
-    """Run a Prometheus that scrapes a target (host and port) until the end of the block."""
-    configuration = directory / "prometheus.yml"
-    configuration.write_text(_CONFIGURATION.format(target=target))
+def scraping(
+    target: str,
+    directory: Path,
+    *,
+    labels: Mapping[str, str] | None = None,
+    rules: Mapping[str, Any] | None = None,
+) -> Iterator[Prometheus]:
+    """Run a Prometheus that scrapes a target (host and port) each second until the end of the block.
+
+    :param labels: of the target.
+    :param rules: a file of rules, to be evaluated each second.
+    """
+    (directory / "rules.yml").write_text(json.dumps(rules or {}))
+    configuration = {
+        "global": {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"},
+        "rule_files": ["rules.yml"],
+        "scrape_configs": [
+            {"job_name": "pricebook", "static_configs": [{"targets": [target], "labels": dict(labels or {})}]}
+        ],
+    }
+    (directory / "prometheus.yml").write_text(json.dumps(configuration))  # which is YAML, too
     address = f"127.0.0.1:{free_port()}"
-    command = [program("prometheus"), f"--config.file={configuration}", f"--storage.tsdb.path={directory / 'tsdb'}"]
-    command += [f"--web.listen-address={address}", "--enable-feature=exemplar-storage", "--log.level=warn"]
+    command = [program("prometheus"), f"--config.file={directory / 'prometheus.yml'}"]
+    command += [f"--storage.tsdb.path={directory / 'tsdb'}", f"--web.listen-address={address}"]
+    command += ["--enable-feature=exemplar-storage", "--log.level=warn"]
     log = directory / "prometheus.log"
     with log.open("wb") as output:
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
-        _wait(process, f"http://{address}/-/ready", log)
-        yield Prometheus(f"http://{address}")
+        with httpx2.Client(base_url=f"http://{address}", timeout=30) as client:
+            _wait(process, client, log)
+            yield Prometheus(client)
     finally:
         process.terminate()
         process.wait(timeout=20)
 
 
-def _wait(process: subprocess.Popen[bytes], url: str, log: Path) -> None:
+def _wait(process: subprocess.Popen[bytes], client: httpx2.Client, log: Path) -> None:
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
         try:
-            if httpx2.get(url, timeout=2).status_code == 200:
+            if client.get("/-/ready").status_code == 200:
                 return
         except httpx2.TransportError:
             pass

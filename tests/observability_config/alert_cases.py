@@ -1,0 +1,491 @@
+"""When each alert fires and when it does not: series in promtool's notation, an instant, and the alerts expected."""
+
+from dataclasses import dataclass, field
+
+NAMESPACE, JOB, POD = "shop", "pricebook", "pricebook-7d9f8b6c5d-x2x4z"
+
+
+@dataclass(frozen=True)
+class Case:
+    """What one alert makes of some series.
+
+    ``series`` are by selector; namespace and job are added to each. ``fires`` are the summaries, after the release's
+    name, and the labels besides those that the alert always has. Until ``calm``, it does not fire.
+    """
+
+    story: str
+    at: str
+    series: dict[str, str]
+    fires: dict[str, dict[str, str]] = field(default_factory=dict)
+    calm: str = "0m"
+
+
+def _requests(good: str, failed: str) -> dict[str, str]:
+    return {
+        'http_requests_total{method="GET",handler="/items/",status="200"}': good,
+        'http_requests_total{method="GET",handler="/items/",status="503"}': failed,
+    }
+
+
+def _durations(all_: str, in_time: str) -> dict[str, str]:
+    labels = 'method="GET",handler="/items/",status="200"'
+    return {
+        f"http_request_duration_seconds_count{{{labels}}}": all_,
+        f'http_request_duration_seconds_bucket{{{labels},le="0.25"}}': in_time,
+    }
+
+
+def _burning(slo: str, window: str) -> dict[str, str]:
+    return {"slo": slo, "window": window}
+
+
+_FAILED = "of the requests of {} failed with a server error (objective: 99.9 % without)"
+_SLOW = "of the requests of {} took longer than 0.25 s (objective: 99 % in time)"
+_DEPLOYMENT = f'deployment="{JOB}"'
+_HPA = f'horizontalpodautoscaler="{JOB}"'
+_KEDA = f'horizontalpodautoscaler="keda-hpa-{JOB}"'
+_DESIRED = "kube_horizontalpodautoscaler_status_desired_replicas"
+_MOST = "kube_horizontalpodautoscaler_spec_max_replicas"
+_LEAST = "kube_horizontalpodautoscaler_spec_min_replicas"
+_CONDITION = "kube_horizontalpodautoscaler_status_condition"
+_CONTAINER = f'pod="{POD}",container="pricebook"'
+_STATEMENTS = "pricebook_database_statement_seconds_bucket"
+
+CASES: dict[str, list[Case]] = {
+    "PricebookAvailabilityBurnFast": [
+        Case(
+            "two of 20 a minute fail, for an hour after six without requests",
+            "436m",
+            _requests("0x360 18+18x76", "0x360 2+2x76"),
+            {f"10% {_FAILED.format('1h')}": _burning("availability", "1h")},
+            calm="360m",
+        ),
+        Case(
+            "one in 100 fails for six hours",
+            "360m",
+            _requests("0+594x360", "0+6x360"),
+            {f"1% {_FAILED.format('6h')}": _burning("availability", "6h")},
+        ),
+        Case("the same, while less than 0.1 requests per second come", "360m", _requests("0+4x360", "0+1x360")),
+        Case("it is over for six minutes", "382m", _requests("0+600x382", "0x360 60+60x15 960x6")),
+        Case("one in 1000 fails, as allowed", "360m", _requests("0+1998x360", "0+2x360")),
+        Case("it has just begun", "362m", _requests("0+600x362", "0x355 60+60x7")),
+    ],
+    "PricebookAvailabilityBurnSlow": [
+        Case(
+            "five in 1000 fail for a day",
+            "25h",
+            _requests("0+995x1500", "0+5x1500"),
+            {
+                f"0.5% {_FAILED.format('1d')}": _burning("availability", "1d"),
+                f"0.5% {_FAILED.format('3d')}": _burning("availability", "3d"),
+            },
+        ),
+        Case(
+            "two in 1000 fail for a day",
+            "25h",
+            _requests("0+998x1500", "0+2x1500"),
+            {f"0.2% {_FAILED.format('3d')}": _burning("availability", "3d")},
+        ),
+        Case("the same, while less than 0.1 requests per second come", "25h", _requests("0+4x1500", "0+1x1500")),
+        Case("one in 2000 fails", "25h", _requests("0+1999x1500", "0+1x1500")),
+        Case("it is over for seven hours", "25h", _requests("0+995x1500", "0+5x1080 5400x420")),
+    ],
+    "PricebookLatencyBurnFast": [
+        Case(
+            "five of 20 a minute are slow, for an hour after six without requests",
+            "436m",
+            _durations("0x360 20+20x76", "0x360 15+15x76"),
+            {f"25% {_SLOW.format('1h')}": _burning("latency", "1h")},
+        ),
+        Case(
+            "one in ten is slow for six hours",
+            "360m",
+            _durations("0+600x360", "0+540x360"),
+            {f"10% {_SLOW.format('6h')}": _burning("latency", "6h")},
+        ),
+        Case("the same, while less than 0.1 requests per second come", "360m", _durations("0+5x360", "0x360")),
+        Case("it is over for six minutes", "382m", _durations("0+600x382", "0+600x360 216000x15 216600+600x6")),
+        Case("one in 100 is slow, as allowed", "360m", _durations("0+600x360", "0+594x360")),
+    ],
+    "PricebookLatencyBurnSlow": [
+        Case(
+            "five in 100 are slow for a day",
+            "25h",
+            _durations("0+600x1500", "0+570x1500"),
+            {
+                f"5% {_SLOW.format('1d')}": _burning("latency", "1d"),
+                f"5% {_SLOW.format('3d')}": _burning("latency", "3d"),
+            },
+        ),
+        Case(
+            "two in 100 are slow for a day",
+            "25h",
+            _durations("0+600x1500", "0+588x1500"),
+            {f"2% {_SLOW.format('3d')}": _burning("latency", "3d")},
+        ),
+        Case("one in 200 is slow", "25h", _durations("0+600x1500", "0+597x1500")),
+    ],
+    "PricebookAbsent": [
+        Case("no target is known", "6m", {}, {"no instance has been scraped for 5 minutes": {}}, calm="4m"),
+        Case(
+            "no target answers",
+            "6m",
+            {'up{pod="a"}': "0x10", 'up{pod="b"}': "0x10"},
+            {"no instance has been scraped for 5 minutes": {}},
+        ),
+        Case("one of two answers", "10m", {'up{pod="a"}': "0x10", 'up{pod="b"}': "1x10"}),
+        Case("none answers, for three minutes", "10m", {'up{pod="a"}': "1x6 0x4"}),
+    ],
+    "PricebookTargetDown": [
+        Case(
+            "one of two does not answer",
+            "8m",
+            {'up{pod="a",instance="10.0.0.1:8001"}': "1x2 0x10", 'up{pod="b",instance="10.0.0.2:8001"}': "1x10"},
+            {"a has not been scraped for 5 minutes": {"pod": "a", "instance": "10.0.0.1:8001"}},
+            calm="7m",
+        ),
+        Case(
+            "without pods it is named by its address",
+            "8m",
+            {'up{instance="10.0.0.1:8001"}': "0x10"},
+            {"10.0.0.1:8001 has not been scraped for 5 minutes": {"instance": "10.0.0.1:8001"}},
+        ),
+        Case("it comes back in time", "10m", {'up{pod="a"}': "0x4 1x10"}),
+    ],
+    "PricebookNotReady": [
+        Case(
+            "it has never become ready",
+            "6m",
+            {'pricebook_ready{pod="a"}': "0x10", 'pricebook_draining{pod="a"}': "0x10"},
+            {"a runs but has not become ready": {"pod": "a"}},
+            calm="4m",
+        ),
+        Case("it drains", "6m", {'pricebook_ready{pod="a"}': "0x10", 'pricebook_draining{pod="a"}': "1x10"}),
+        Case(
+            "it takes its time", "6m", {'pricebook_ready{pod="a"}': "0x4 1x10", 'pricebook_draining{pod="a"}': "0x10"}
+        ),
+    ],
+    "PricebookTooFewAvailable": [
+        Case(
+            "one of three is missing",
+            "16m",
+            {
+                f"kube_deployment_spec_replicas{{{_DEPLOYMENT}}}": "3x20",
+                f"kube_deployment_status_replicas_available{{{_DEPLOYMENT}}}": "2x20",
+            },
+            {"replicas that have been missing for 15 minutes: 1": {"deployment": JOB}},
+            calm="14m",
+        ),
+        Case(
+            "a surge is more, not fewer",
+            "20m",
+            {
+                f"kube_deployment_spec_replicas{{{_DEPLOYMENT}}}": "3x20",
+                f"kube_deployment_status_replicas_available{{{_DEPLOYMENT}}}": "4x20",
+            },
+        ),
+    ],
+    "PricebookRolloutStuck": [
+        Case(
+            "the new pod does not become ready",
+            "25m",
+            {
+                f"kube_deployment_status_replicas{{{_DEPLOYMENT}}}": "3x30",
+                f"kube_deployment_status_replicas_updated{{{_DEPLOYMENT}}}": "3x2 1x30",
+            },
+            {"the rollout does not go on; pods still of an old revision after 20 minutes: 2": {"deployment": JOB}},
+            calm="22m",
+        ),
+        Case(
+            "it takes ten minutes",
+            "25m",
+            {
+                f"kube_deployment_status_replicas{{{_DEPLOYMENT}}}": "3x30",
+                f"kube_deployment_status_replicas_updated{{{_DEPLOYMENT}}}": "3x2 1x10 3x20",
+            },
+        ),
+    ],
+    "PricebookMixedVersions": [
+        Case(
+            "two for an hour",
+            "65m",
+            {
+                'pricebook_info{pod="a",version="1.0.0",schema="0001"}': "1x70",
+                'pricebook_info{pod="b",version="1.1.0",schema="0002"}': "1x70",
+            },
+            {"versions that have been running side by side for an hour: 2": {}},
+            calm="59m",
+        ),
+        Case(
+            "two pods of one version",
+            "65m",
+            {
+                'pricebook_info{pod="a",version="1.0.0",schema="0001"}': "1x70",
+                'pricebook_info{pod="b",version="1.0.0",schema="0001"}': "1x70",
+            },
+        ),
+        Case(
+            "a rollout of half an hour",
+            "65m",
+            {
+                'pricebook_info{pod="a",version="1.0.0",schema="0001"}': "1x30 _x40",
+                'pricebook_info{pod="b",version="1.1.0",schema="0002"}': "1x70",
+            },
+        ),
+    ],
+    "PricebookCrashLooping": [
+        Case(
+            "the service",
+            "30m",
+            {f"kube_pod_container_status_restarts_total{{{_CONTAINER}}}": "0x5 1x5 2x5 3x5 4x20"},
+            {f"pricebook of {POD} restarted 4 times in 30 minutes": {"pod": POD, "container": "pricebook"}},
+        ),
+        Case(
+            "the migration before it",
+            "30m",
+            {f'kube_pod_init_container_status_restarts_total{{pod="{POD}",container="migrate"}}': "0x5 1+1x4 5x30"},
+            {f"migrate of {POD} restarted 5 times in 30 minutes": {"pod": POD, "container": "migrate"}},
+        ),
+        Case("once", "30m", {f"kube_pod_container_status_restarts_total{{{_CONTAINER}}}": "0x5 1x30"}),
+        Case(
+            "containers of others",
+            "30m",
+            {
+                f'kube_pod_container_status_restarts_total{{pod="{POD}",container="proxy"}}': "0+1x30",
+                f'kube_pod_init_container_status_restarts_total{{pod="{POD}",container="wait"}}': "0+1x30",
+            },
+        ),
+    ],
+    "PricebookDatabaseUnreachable": [
+        Case(
+            "one of three",
+            "5m",
+            {
+                'pricebook_database_up{pod="a"}': "1x2 0x10",
+                'pricebook_database_up{pod="b"}': "1x10",
+                'pricebook_database_up{pod="c"}': "1x10",
+            },
+            {"instances that cannot reach the database: 1": {}},
+            calm="3m",
+        ),
+        Case("a short moment", "5m", {'pricebook_database_up{pod="a"}': "1x4 0 1x10"}),
+    ],
+    "PricebookDatabaseBusy": [
+        Case(
+            "every minute some",
+            "20m",
+            {'pricebook_database_errors_total{pod="a",kind="busy"}': "0+60x20"},
+            {"1.00 requests per second fail because a statement or a lock takes too long": {}},
+            calm="10m",
+        ),
+        Case("another kind", "20m", {'pricebook_database_errors_total{pod="a",kind="unavailable"}': "0+60x20"}),
+        Case("once", "20m", {'pricebook_database_errors_total{pod="a",kind="busy"}': "0x5 9x20"}),
+    ],
+    "PricebookPoolNearlyExhausted": [
+        Case(
+            "nine of ten connections for reads",
+            "15m",
+            {
+                'pricebook_database_pool_connections{pod="a",pool="reader",state="in_use"}': "9x20",
+                'pricebook_database_pool_limit{pod="a",pool="reader"}': "10x20",
+            },
+            {"a uses 90% of its connections in the pool reader": {"pod": "a", "pool": "reader"}},
+            calm="9m",
+        ),
+        Case(
+            "idle ones",
+            "15m",
+            {
+                'pricebook_database_pool_connections{pod="a",pool="reader",state="idle"}': "10x20",
+                'pricebook_database_pool_connections{pod="a",pool="reader",state="in_use"}': "0x20",
+                'pricebook_database_pool_limit{pod="a",pool="reader"}': "10x20",
+            },
+        ),
+        Case(
+            "seven of ten",
+            "15m",
+            {
+                'pricebook_database_pool_connections{pod="a",pool="reader",state="in_use"}': "7x20",
+                'pricebook_database_pool_limit{pod="a",pool="reader"}': "10x20",
+            },
+        ),
+        Case(
+            "now and then",
+            "15m",
+            {
+                'pricebook_database_pool_connections{pod="a",pool="reader",state="in_use"}': "10x4 2 10x4 2 10x20",
+                'pricebook_database_pool_limit{pod="a",pool="reader"}': "10x20",
+            },
+        ),
+    ],
+    "PricebookPoolTimeouts": [
+        Case(
+            "some every minute",
+            "18m",
+            {'pricebook_database_errors_total{pod="a",kind="pool_timeout"}': "0x10 30+30x20"},
+            {"0.50 requests per second fail because no database connection becomes free": {}},
+            calm="12m",
+        ),
+        Case("another kind", "10m", {'pricebook_database_errors_total{pod="a",kind="busy"}': "0+30x10"}),
+    ],
+    "PricebookSlowStatements": [
+        Case(
+            "one in 20 takes up to half a second",
+            "12m",
+            {
+                f'{_STATEMENTS}{{pod="a",pool="reader",le="0.25"}}': "0+95x20",
+                f'{_STATEMENTS}{{pod="a",pool="reader",le="0.5"}}': "0+100x20",
+                f'{_STATEMENTS}{{pod="a",pool="reader",le="+Inf"}}': "0+100x20",
+            },
+            {"one in 100 statements of the reader pool takes 450ms or more": {"pool": "reader"}},
+            calm="10m",
+        ),
+        Case(
+            "one in 20 takes up to a quarter of a second",
+            "20m",
+            {
+                f'{_STATEMENTS}{{pod="a",pool="reader",le="0.1"}}': "0+95x20",
+                f'{_STATEMENTS}{{pod="a",pool="reader",le="0.25"}}': "0+100x20",
+                f'{_STATEMENTS}{{pod="a",pool="reader",le="+Inf"}}': "0+100x20",
+            },
+        ),
+    ],
+    "PricebookOverloaded": [
+        Case(
+            "six a minute",
+            "18m",
+            {'pricebook_requests_shed_total{pod="a"}': "0x10 6+6x20"},
+            {"0.10 requests per second are refused: instances are at MAX_CONCURRENT_REQUESTS": {}},
+            calm="12m",
+        ),
+        Case("none", "8m", {'pricebook_requests_shed_total{pod="a"}': "7x10"}),
+    ],
+    "PricebookInFlightNearLimit": [
+        Case(
+            "170 of 200",
+            "8m",
+            {'pricebook_requests_in_flight{pod="a"}': "170x10", 'pricebook_requests_limit{pod="a"}': "200x10"},
+            {"a has 85% of the requests in flight that it may have": {"pod": "a"}},
+            calm="4m",
+        ),
+        Case(
+            "140 of 200",
+            "8m",
+            {'pricebook_requests_in_flight{pod="a"}': "140x10", 'pricebook_requests_limit{pod="a"}': "200x10"},
+        ),
+        Case(
+            "a burst",
+            "8m",
+            {
+                'pricebook_requests_in_flight{pod="a"}': "5x4 200x2 5x10",
+                'pricebook_requests_limit{pod="a"}': "200x10",
+            },
+        ),
+    ],
+    "PricebookMemoryNearLimit": [
+        Case(
+            "95 %",
+            "15m",
+            {
+                f"container_memory_working_set_bytes{{{_CONTAINER}}}": "95x20",
+                f'container_memory_working_set_bytes{{pod="{POD}",container="proxy"}}': "99x20",
+                f'kube_pod_container_resource_limits{{{_CONTAINER},resource="memory"}}': "100x20",
+                f'kube_pod_container_resource_limits{{{_CONTAINER},resource="cpu"}}': "1000x20",
+                f'kube_pod_container_resource_limits{{pod="{POD}",container="proxy",resource="memory"}}': "500x20",
+            },
+            {f"{POD} uses 95% of the memory it may have": {"pod": POD}},
+            calm="9m",
+        ),
+        Case(
+            "85 %",
+            "15m",
+            {
+                f"container_memory_working_set_bytes{{{_CONTAINER}}}": "85x20",
+                f'kube_pod_container_resource_limits{{{_CONTAINER},resource="memory"}}': "100x20",
+            },
+        ),
+    ],
+    "PricebookAutoscalerAtMaximum": [
+        Case(
+            "four wanted of four",
+            "35m",
+            {
+                f"{_DESIRED}{{{_HPA}}}": "4x40",
+                f"{_MOST}{{{_HPA}}}": "4x40",
+                f"{_LEAST}{{{_HPA}}}": "2x40",
+            },
+            {"the autoscaler has wanted its maximum of 4 replicas for 30 minutes": {}},
+            calm="29m",
+        ),
+        Case(
+            "KEDA's",
+            "35m",
+            {
+                f"{_DESIRED}{{{_KEDA}}}": "4x40",
+                f"{_MOST}{{{_KEDA}}}": "4x40",
+                f"{_LEAST}{{{_KEDA}}}": "2x40",
+            },
+            {"the autoscaler has wanted its maximum of 4 replicas for 30 minutes": {}},
+        ),
+        Case(
+            "three wanted of four",
+            "35m",
+            {
+                f"{_DESIRED}{{{_HPA}}}": "3x40",
+                f"{_MOST}{{{_HPA}}}": "4x40",
+                f"{_LEAST}{{{_HPA}}}": "2x40",
+            },
+        ),
+        Case(
+            "there is nothing to choose from",
+            "35m",
+            {
+                f"{_DESIRED}{{{_HPA}}}": "2x40",
+                f"{_MOST}{{{_HPA}}}": "2x40",
+                f"{_LEAST}{{{_HPA}}}": "2x40",
+            },
+        ),
+    ],
+    "PricebookAutoscalerBlind": [
+        Case(
+            "no metrics",
+            "20m",
+            {f'{_CONDITION}{{{_HPA},condition="ScalingActive",status="false"}}': "1x20"},
+            {
+                f"the autoscaler {JOB} has not been able to read its metrics for 15 minutes": {
+                    "horizontalpodautoscaler": JOB
+                }
+            },
+            calm="14m",
+        ),
+        Case(
+            "at its limit, which is another condition",
+            "20m",
+            {
+                f'{_CONDITION}{{{_HPA},condition="ScalingActive",status="true"}}': "1x20",
+                f'{_CONDITION}{{{_HPA},condition="ScalingActive",status="false"}}': "0x20",
+                f'{_CONDITION}{{{_HPA},condition="ScalingLimited",status="false"}}': "1x20",
+            },
+        ),
+    ],
+    "PricebookLedgerViewBehind": [
+        Case(
+            "one of two stands still",
+            "30m",
+            {'pricebook_ledger_seq{pod="a"}': "100+10x30", 'pricebook_ledger_seq{pod="b"}': "100x30"},
+            {"b is 250 changes behind what another one saw 5 minutes before": {"pod": "b"}},
+            calm="15m",
+        ),
+        Case(
+            "one looks a minute later than the other",
+            "30m",
+            {'pricebook_ledger_seq{pod="a"}': "100+10x30", 'pricebook_ledger_seq{pod="b"}': "90+10x30"},
+        ),
+        Case(
+            "the database was restored from a backup, for both",
+            "30m",
+            {'pricebook_ledger_seq{pod="a"}': "900x20 500x10", 'pricebook_ledger_seq{pod="b"}': "900x20 500x10"},
+        ),
+    ],
+}
