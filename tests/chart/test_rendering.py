@@ -156,6 +156,7 @@ def test_tracing_by_the_standard_variables() -> None:
     assert serve["OTEL_TRACES_EXPORTER"] == "otlp"
     assert serve["OTEL_EXPORTER_OTLP_ENDPOINT"] == "http://otel-collector.observability:4318"
     assert serve["OTEL_TRACES_SAMPLER"] == "always_on"
+    assert "OTEL_TRACES_SAMPLER_ARG" not in serve
     assert "k8s.pod.name=$(POD_NAME)" in serve["OTEL_RESOURCE_ATTRIBUTES"]
     assert serve["OTEL_EXPORTER_OTLP_HEADERS"] == migrate["OTEL_EXPORTER_OTLP_HEADERS"] == ("otlp", "headers")
     assert not [name for name in variables(chart.render())[0] if name.startswith("OTEL_")]
