@@ -326,7 +326,7 @@ async def test_the_state_of_the_process(settings: Settings) -> None:
             2,
         ]
         assert await gauge("draining") == 1
-        app.state.readiness.stop()
+        app.state.traffic.draining = True
         assert await gauge("ready") == 0
 
 
