@@ -1,6 +1,7 @@
 """A namespace of a real cluster, through ``kubectl`` and ``helm`` as a person would use them."""
 
 import contextlib
+import itertools
 import json
 import secrets
 import socket
@@ -83,6 +84,22 @@ class Namespace:
         """The pods with these labels that are not being deleted."""
         items: list[dict[str, Any]] = self.get("pods", "--selector", selector)["items"]
         return [pod for pod in items if "deletionTimestamp" not in pod["metadata"]]
+
+    @contextlib.contextmanager
+    def watched(self, target: str, path: str) -> Iterator[list[str]]:
+        """``kubectl get --watch`` beside the block; after it, the values that a field took, in order."""
+        values: list[str] = []
+        process = subprocess.Popen(
+            ["kubectl", "--namespace", self.name, "get", target, "--watch", f"--output=jsonpath={{{path}}}{{'\\n'}}"],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield values
+        finally:
+            process.terminate()
+            printed, _ = process.communicate(timeout=10)
+        values += [value for value, _ in itertools.groupby(printed.split())]
 
     @contextlib.contextmanager
     def forwarded(self, target: str, port: int) -> Iterator[str]:
