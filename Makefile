@@ -3,6 +3,8 @@
 
 UV := ./scripts/uv
 export UV_NO_PROGRESS ?= 1
+# What the tests start is ready sooner, also where Python may not write bytecode itself.
+export UV_COMPILE_BYTECODE ?= 1
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
