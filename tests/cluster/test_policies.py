@@ -1,6 +1,8 @@
 """Every example of values is admitted where policies are strict, and works behind default-deny network policies."""
 
+import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -35,17 +37,38 @@ LIMIT_RANGE = {
     "spec": {"limits": [{"type": "Container", "max": {"memory": "8Gi"}, "min": {"cpu": "10m", "memory": "16Mi"}}]},
 }
 
+PRIORITY_CLASS = {
+    "apiVersion": "scheduling.k8s.io/v1",
+    "kind": "PriorityClass",
+    "metadata": {"name": "business-critical"},
+    "value": 1000,
+}
+MONITORING = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "monitoring"}}
+SERVICE_ACCOUNT = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "cloudsql-client"}}
+
 
 @pytest.fixture(scope="module")
-def _definitions() -> None:
-    """The kinds of the operators that examples ask for: the API server then checks what is rendered."""
-    for file in sorted(SCHEMAS.glob("*.yaml")):
-        name = yaml.safe_load(file.read_text())["metadata"]["name"]
-        try:
-            run("kubectl", "get", "customresourcedefinition", name)
-        except CommandFailed:
-            run("kubectl", "create", "--filename", str(file))
-            run("kubectl", "wait", "--for=condition=Established", "--timeout=30s", f"customresourcedefinition/{name}")
+def _presupposed() -> Iterator[None]:
+    """What the examples take for granted in a cluster, where it is absent; it goes again afterwards.
+
+    With the kinds of the operators that they ask for, the API server itself checks what is rendered.
+    """
+    definitions = [yaml.safe_load(file.read_text()) for file in sorted(SCHEMAS.glob("*.yaml"))]
+    created = []
+    try:
+        for manifest in [*definitions, PRIORITY_CLASS, MONITORING]:
+            thing = f"{manifest['kind']}/{manifest['metadata']['name']}"
+            try:
+                run("kubectl", "get", thing)
+            except CommandFailed:
+                run("kubectl", "create", "--filename", "-", stdin=json.dumps(manifest))
+                created.append(thing)
+                if manifest in definitions:
+                    run("kubectl", "wait", "--for=condition=Established", "--timeout=30s", thing)
+        yield
+    finally:
+        for thing in created:
+            run("kubectl", "delete", thing, "--wait=false")
 
 
 def strict(ns: Namespace) -> None:
@@ -64,11 +87,12 @@ def controllers_have_their_pods(ns: Namespace) -> bool:
     return bool(items) and all(item["status"].get("replicas", 0) == item["spec"]["replicas"] for item in items)
 
 
-@pytest.mark.usefixtures("_definitions")
+@pytest.mark.usefixtures("_presupposed")
 @pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 def test_admission_accepts_every_example(example: Path, images: Images, report: Report) -> None:
     with namespace("policy") as ns:
         strict(ns)
+        ns.apply(SERVICE_ACCOUNT)
         repository, tag = images.current.rsplit(":", 1)
         # Without --wait: secrets, gateways and databases of the examples are not here, admission is what is asked.
         ns.helm(
