@@ -39,6 +39,6 @@ async def run_checks(settings: Settings) -> AsyncIterator[Finding]:
         fault = await schema_fault(database)
         yield Finding(passed=fault is None, line=fault or "The schema is the one this version needs.")
     except (ProblemError, *DATABASE_ERRORS) as error:
-        yield Finding(passed=False, line=explain(error.__cause__ or error, database.url))
+        yield Finding(passed=False, line=explain(error, database.url))
     finally:
         await database.close()

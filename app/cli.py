@@ -141,6 +141,8 @@ def _fail(message: str) -> NoReturn:
 
 def main() -> None:
     """Run a command; what the user can mend is said in one message, without a stack trace."""
+    # Without a handler, a process that is the first of its container would not hear it. The servers have their own.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         cli()
     except SettingsError as error:

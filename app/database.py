@@ -5,12 +5,14 @@ refuses writes on it), so it costs one round trip and sees one snapshot. A write
 edge of the request before the answer is sent.
 """
 
+import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal
 
 import asyncpg
+import structlog
 from opentelemetry.trace import NoOpTracer, Tracer
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
@@ -18,14 +20,19 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import QueuePool
 
-from app.errors import Busy, DatabaseUnavailable, InvalidRequest
+from app.errors import Busy, DatabaseUnavailable, InvalidRequest, ProblemError
 from app.models import ChangeType
 from app.observability import metrics
 from app.observability.metrics import DatabaseError
 from app.observability.statements import Statements, TimedPool
 from app.settings import Settings
 
+logger = structlog.get_logger(__name__)
+
 APPLICATION_NAME = "pricebook"
+
+_CLOSE_SECONDS = 2
+"""A stop waits no longer for the database to take its leave."""
 
 DATABASE_ERRORS = (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
 """What a database in trouble raises. Connecting fails with errors that SQLAlchemy does not wrap."""
@@ -92,9 +99,12 @@ class Database:
             yield name, engine.pool
 
     async def close(self) -> None:
-        """Close every connection."""
-        await self.reader.dispose()
-        await self.writer.dispose()
+        """Close every connection; one to a server that does not answer is given up after a moment."""
+        try:
+            async with asyncio.timeout(_CLOSE_SECONDS):
+                await asyncio.gather(self.reader.dispose(), self.writer.dispose())
+        except TimeoutError:
+            logger.warning("connections to the database were not closed in order", seconds=_CLOSE_SECONDS)
 
 
 def sqlstate(error: BaseException | None) -> str:
@@ -193,7 +203,12 @@ def display_url(url: URL) -> str:
 
 
 def explain(error: BaseException, url: URL) -> str:
-    """What is wrong with the database, in one line that says what to do, for the log or the terminal."""
+    """What is wrong with the database, in one line that says what to do, for the log or the terminal.
+
+    :param error: what it raised, or the problem that was made of that.
+    """
+    if isinstance(error, ProblemError) and error.__cause__ is not None:
+        error = error.__cause__
     code = sqlstate(error)
     remedy = next((remedy for start, remedy in _REMEDIES.items() if code.startswith(start)), None)
     if isinstance(error, OSError):
@@ -213,5 +228,7 @@ _REMEDIES = {
 def first_line(error: BaseException) -> str:
     """What the error says, or its kind, without the driver's decoration."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    if isinstance(cause, TimeoutError) and not str(cause):
+        return "no answer in time"
     line = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
     return re.sub(r"^<class '.*?'>: ", "", line).rstrip(".")

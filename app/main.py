@@ -22,7 +22,7 @@ from app.routers import items as plain_items
 from app.routers import problem_types
 from app.routers.operations import create_operations_app
 from app.routers.v1 import books, items, prices
-from app.settings import Settings, load_settings
+from app.settings import Settings
 from app.traffic import Traffic
 
 logger = structlog.get_logger(__name__)
@@ -89,8 +89,3 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.add_middleware(RequestContextMiddleware)
     app.add_middleware(ConnectionCloseMiddleware, traffic=traffic)
     return app
-
-
-def served_app() -> FastAPI:
-    """The application as the servers run it."""
-    return create_app(load_settings(), with_admin_port=True)

@@ -40,7 +40,7 @@ class Readiness:
         try:
             reason = await schema_fault(self._database)
         except (ProblemError, *DATABASE_ERRORS) as error:
-            reason = explain(error.__cause__ or error, self._database.url)
+            reason = explain(error, self._database.url)
         if reason is None:
             self._reached = True
             logger.info("ready")

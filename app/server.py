@@ -10,6 +10,8 @@ from types import FrameType
 import uvicorn
 from fastapi import FastAPI
 from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
 
 from app.lifespan import listen
 from app.main import create_app
@@ -17,8 +19,9 @@ from app.observability import logs
 from app.settings import Settings
 from app.traffic import Drain
 
-_CLOSING_SECONDS = 5
-"""For what comes after the last request of a stop: closing the connections to the database."""
+_CLOSING_SECONDS = 9
+"""For what comes after the last request of a stop: the admin port, connections to the database, the last spans. Whoever
+stops the process grants 10 (docs/operate.md)."""
 
 
 def serve(settings: Settings) -> None:
@@ -83,23 +86,37 @@ class _Uvicorn(uvicorn.Server):
         return self._drain.is_over(len(self.server_state.connections))
 
 
+def _end_with_the_worker(arbiter: Arbiter, _worker: object) -> None:
+    """gunicorn would start another worker, and nobody would learn why requests were lost."""
+    stopping = not arbiter.LISTENERS
+    if not stopping:
+        raise HaltServer(
+            "The process that serves the requests ended, though nobody stopped it. The lines before say how; if it was "
+            "SIGKILL, it probably used more memory than it may.",
+            exit_status=1,
+        )
+
+
 class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no types
     """gunicorn, told by our settings what its command line would tell it."""
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
         self.settings = settings
-        self._listener = listener
+        self._listener = listener.detach()  # gunicorn closes it.
         super().__init__()
 
     def load_config(self) -> None:
         """Configure gunicorn."""
-        self.cfg.set("bind", f"fd://{self._listener.fileno()}")
+        self.cfg.set("bind", f"fd://{self._listener}")
         self.cfg.set("worker_class", "app.gunicorn_worker.Worker")
         self.cfg.set("workers", 1)
         self.cfg.set("keepalive", self.settings.keep_alive_seconds)
         # When the master kills a worker that does not end.
         stop_seconds = self.settings.drain_seconds + self.settings.graceful_timeout_seconds + _CLOSING_SECONDS
         self.cfg.set("graceful_timeout", math.ceil(stop_seconds))
+        # A process that hangs or dies is for the one who runs it to see and to replace: the container's probe, systemd.
+        self.cfg.set("timeout", 0)
+        self.cfg.set("child_exit", _end_with_the_worker)
         self.cfg.set("logger_class", "app.observability.gunicorn_logger.Logger")
         self.cfg.set("control_socket_disable", True)
         self.cfg.set("asgi_lifespan", "on")

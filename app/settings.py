@@ -108,6 +108,10 @@ class Settings(BaseSettings):
             ) from None
         if url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
             raise ValueError(f"names {url.drivername}; Pricebook runs on PostgreSQL: postgresql://...")
+        try:
+            (url.host or "").encode("idna")
+        except UnicodeError:
+            raise ValueError(f"names the host {url.host}, which is no host name") from None
         if not url.database:
             raise ValueError("names no database; expected postgresql://user:password@host:5432/name")
         if "sslmode" in url.query:

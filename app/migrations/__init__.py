@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import random
+import socket
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -26,8 +28,15 @@ _ADVISORY_LOCK = 7_742_309_001
 """Held by the one migration that runs: several pods may start at once."""
 
 _RETRY_SECONDS = 1.0
+_LOCK_POLL_SECONDS = (0.1, 0.3)
+"""How long to wait, at random, before looking again whether the migration before has ended."""
+
+_IDLE_SECONDS, _PROBE_SECONDS, _PROBES = 30, 10, 3
+"""A schema change may take hours, so no time limit can tell it from a server that is gone: the network has to."""
+
 _LOCK_NOT_AVAILABLE = "55P03"
 _INSUFFICIENT_PRIVILEGE = "42501"
+_ROLE_EXISTS = text("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role)")
 
 # What serving needs. Nothing is ever deleted, and the append-only tables are never updated.
 _GRANTS = {
@@ -106,8 +115,8 @@ def current_schema(connection: Connection) -> Schema | None:
     return Schema(*row) if row else None
 
 
-def missing_grants(connection: Connection) -> list[str]:
-    """What this connection's role may not do although serving needs it, such as ``SELECT ON items``."""
+def missing_grants(connection: Connection, role: str | None = None) -> list[str]:
+    """What a role, by default this connection's, may not do although serving needs it, such as ``SELECT ON items``."""
     needed = [
         {"table": table, "privilege": privilege}
         for table, privileges in _GRANTS.items()
@@ -116,9 +125,9 @@ def missing_grants(connection: Connection) -> list[str]:
     missing = text(
         "SELECT privilege || ' ON ' || \"table\" "
         'FROM jsonb_to_recordset(CAST(:needed AS jsonb)) AS needed ("table" text, privilege text) '
-        'WHERE NOT has_table_privilege(to_regclass("table"), privilege)'
+        'WHERE NOT has_table_privilege(coalesce(CAST(:role AS name), current_user), to_regclass("table"), privilege)'
     )
-    return list(connection.scalars(missing, {"needed": json.dumps(needed)}))
+    return list(connection.scalars(missing, {"needed": json.dumps(needed), "role": role}))
 
 
 async def migrate(settings: Settings) -> str:
@@ -153,17 +162,21 @@ async def _migrate_once(engine: AsyncEngine, settings: Settings, deadline: float
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         await _check_server(connection)
+        # Most pods find all done. They wait for nobody: neither for one another nor for a lock that was left behind.
+        if revision := await connection.run_sync(_revision_if_done, settings):
+            return revision
+        await _keep_alive(connection)
         while not await connection.scalar(text(f"SELECT pg_try_advisory_lock({_ADVISORY_LOCK})")):
             if time.monotonic() > deadline:
                 raise MigrationError("Another migration is running and did not end in time. Look at its log.")
-            await asyncio.sleep(_RETRY_SECONDS)
+            await asyncio.sleep(random.uniform(*_LOCK_POLL_SECONDS))  # noqa: S311 - not a secret
         # The session that holds the lock changes nothing; the changes run on a second one.
         try:
             async with engine.connect() as changing:
+                await _keep_alive(changing)
                 await changing.execute(text(f"SET lock_timeout = {settings.migration_lock_timeout_milliseconds}"))
                 await changing.commit()
-                revision = await changing.run_sync(_upgrade, settings)
-                await changing.commit()
+                await changing.run_sync(_upgrade, settings)
                 if settings.serving_role:
                     await _grant(changing, settings.serving_role)
                     await changing.commit()
@@ -171,26 +184,65 @@ async def _migrate_once(engine: AsyncEngine, settings: Settings, deadline: float
             if sqlstate(error) == _INSUFFICIENT_PRIVILEGE:
                 raise MigrationError(await _missing_right(connection, error)) from error
             raise
-        return revision
+        schema = await connection.run_sync(current_schema)
+        return schema.revision if schema else head()
 
 
-def _upgrade(connection: Connection, settings: Settings) -> str:
+async def _keep_alive(connection: AsyncConnection) -> None:
+    """Let each end notice within a minute that the other is gone: this one to end, the server to give up its locks."""
+    for name, value in {"idle": _IDLE_SECONDS, "interval": _PROBE_SECONDS, "count": _PROBES}.items():
+        await connection.execute(text(f"SET tcp_keepalives_{name} = {value}"))
+    driver: Any = (await connection.get_raw_connection()).driver_connection
+    end: socket.socket = driver._transport.get_extra_info("socket")  # noqa: SLF001 - asyncpg has no other way to it
+    if end.family == socket.AF_UNIX:
+        return
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {
+        "TCP_KEEPIDLE": _IDLE_SECONDS,
+        "TCP_KEEPINTVL": _PROBE_SECONDS,
+        "TCP_KEEPCNT": _PROBES,
+        "TCP_USER_TIMEOUT": (_IDLE_SECONDS + _PROBE_SECONDS * _PROBES) * 1000,
+    }
+    for name, value in options.items():
+        if (option := getattr(socket, name, None)) is not None:  # Not every system has all of them.
+            end.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _is_current(schema: Schema | None) -> bool:
+    """Whether no migration is needed.
+
+    :raises MigrationError: if this version cannot run on the schema.
+    """
+    if schema is None or not (schema.is_newer or schema.revision == head()):
+        return False
+    if schema.fault:
+        raise MigrationError(schema.fault)
+    return True
+
+
+def _revision_if_done(connection: Connection, settings: Settings) -> str | None:
+    """The schema's revision if nothing is to be done, to the schema or to the rights of the role that serves."""
+    schema, role = current_schema(connection), settings.serving_role
+    if schema is None or not _is_current(schema):
+        return None
+    if role and (not connection.scalar(_ROLE_EXISTS, {"role": role}) or missing_grants(connection, role)):
+        return None
+    if schema.is_newer:
+        logger.warning("the schema is newer, and fit for this version", schema=schema.revision, made_by=schema.release)
+    return schema.revision
+
+
+def _upgrade(connection: Connection, settings: Settings) -> None:
     alembic = config(
         connection=connection,
         default_currency=settings.default_currency,
         default_time_zone=settings.default_time_zone,
     )
-    current = current_schema(connection)
-    if current is not None and current.is_newer:
-        if current.fault:
-            raise MigrationError(current.fault)
-        logger.warning(
-            "the schema is newer, and fit for this version", schema=current.revision, made_by=current.release
-        )
-        return current.revision
-    if current is None or current.revision != head():
+    current = _is_current(current_schema(connection))
+    # In a transaction that is open already, Alembic would run all migrations as one, and none could leave it.
+    connection.rollback()
+    if not current:
         command.upgrade(alembic, "head")
-    return head()
 
 
 async def _missing_right(connection: AsyncConnection, error: DBAPIError) -> str:
@@ -219,7 +271,7 @@ async def _check_server(connection: AsyncConnection) -> None:
 
 
 async def _grant(connection: AsyncConnection, role: str) -> None:
-    if not await connection.scalar(text("SELECT 1 FROM pg_roles WHERE rolname = :role"), {"role": role}):
+    if not await connection.scalar(_ROLE_EXISTS, {"role": role}):
         raise MigrationError(f"The role {role} (SERVING_ROLE) does not exist. Create it: CREATE ROLE {role} LOGIN ...")
     await connection.execute(text(f'GRANT USAGE ON SCHEMA public TO "{role}"'))
     for table, privileges in _GRANTS.items():

@@ -72,7 +72,7 @@ class LedgerWatch:
         self.up = False
         if self._away_since is None:
             self._away_since = since
-            logger.warning("database away", reason=explain(error.__cause__ or error, self._database.url))
+            logger.warning("database away", reason=explain(error, self._database.url))
 
     def _back(self) -> None:
         self.up = True

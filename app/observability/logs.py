@@ -20,6 +20,13 @@ def _name_trace(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
+def _without_rows(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Take what PostgreSQL tells of the rows at fault, which are callers' data, out of tracebacks."""
+    for raised in event.get("exception") or ():
+        raised["exc_value"] = raised["exc_value"].partition("\nDETAIL:")[0]
+    return event
+
+
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     _name_trace,
@@ -60,6 +67,7 @@ def formatter(log_format: Literal["json", "console"]) -> logging.Formatter:
             structlog.processors.ExceptionRenderer(
                 structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=30)
             ),
+            _without_rows,
             structlog.processors.JSONRenderer(ensure_ascii=True),
         ]
     else:

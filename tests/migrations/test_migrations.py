@@ -1,16 +1,19 @@
 """The schema: made from nothing, equal to the models, safe to change under load, and without DDL rights to serve."""
 
 import asyncio
+import socket
 import subprocess
 import sys
 from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
 from sqlalchemy import Connection
@@ -22,6 +25,7 @@ from app.migrations import MigrationError, Schema, migrate
 from app.models import Base
 from tests.conftest import make_settings
 from tests.support import postgres
+from tests.support.wire import Wire
 
 _ROOT = Path(__file__).parents[2]
 
@@ -64,6 +68,84 @@ async def test_many_may_migrate_at_once_and_again(fresh_url: URL) -> None:
     assert await connection.fetchval("SELECT count(*) FROM books") == 1
     await connection.close()
     assert await migrate(settings) == migrations.head()
+
+
+async def test_with_nothing_to_do_it_waits_for_nobody(owner_url: URL) -> None:
+    done = make_settings(owner_url, serving_role=postgres.SERVING_ROLE, migration_wait_seconds=0)
+    connection = await connect(owner_url)
+    await connection.fetchval("SELECT pg_advisory_lock($1)", migrations._ADVISORY_LOCK)
+    assert await migrate(done) == migrations.head()
+    await connection.execute(f"REVOKE INSERT ON items FROM {postgres.SERVING_ROLE}")
+    with pytest.raises(MigrationError, match="Another migration is running"):
+        await migrate(done)
+    await connection.close()
+    assert await migrate(done) == migrations.head()
+    assert await missing(owner_url) == []
+
+
+async def missing(url: URL) -> list[str]:
+    engine = create_async_engine(url.set(drivername="postgresql+asyncpg"))
+    async with engine.connect() as connection:
+        lacks = await connection.run_sync(migrations.missing_grants, postgres.SERVING_ROLE)
+    await engine.dispose()
+    return lacks
+
+
+LATER = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "{revision}"
+down_revision = "{down_revision}"
+compatible_from = "0001"
+
+
+def upgrade() -> None:
+    {upgrade}
+"""
+
+
+async def test_each_migration_is_a_transaction_of_its_own_and_may_leave_it(
+    fresh_url: URL, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps = {
+        "9998": "with op.get_context().autocommit_block():\n"
+        '        op.execute("CREATE INDEX CONCURRENTLY later ON items (name)")',
+        "9999": 'op.execute("SELECT 1 / 0")',
+    }
+    before = migrations.head()
+    for revision, upgrade in steps.items():
+        text = LATER.format(revision=revision, down_revision=before, upgrade=upgrade)
+        (tmp_path / f"{revision}.py").write_text(text)
+        before = revision
+    shipped = migrations.config
+
+    def config(**attributes: Any) -> Config:
+        result = shipped(**attributes)
+        result.set_main_option("path_separator", "os")
+        result.set_main_option("version_locations", f"{Path(migrations.__file__).parent / 'versions'}:{tmp_path}")
+        return result
+
+    monkeypatch.setattr(migrations, "config", config)
+    with pytest.raises(MigrationError, match="division by zero"):
+        await migrate(make_settings(fresh_url))
+    connection = await connect(fresh_url)
+    assert await connection.fetchval("SELECT version_num FROM alembic_version") == "9998"
+    assert await connection.fetchval("SELECT indisvalid FROM pg_index WHERE indexrelid = 'later'::regclass")
+    await connection.close()
+
+
+async def test_both_ends_of_a_migration_notice_when_the_other_is_gone(fresh_url: URL) -> None:
+    with Wire(fresh_url).open() as wire:
+        engine = create_async_engine(wire.url.set(drivername="postgresql+asyncpg"))
+        async with engine.connect() as connection:
+            await migrations._keep_alive(connection)
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            end = driver._transport.get_extra_info("socket")
+            assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+            assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
+            assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+        await engine.dispose()
 
 
 async def test_the_schema_says_who_made_it_and_who_can_run_on_it(fresh_url: URL) -> None:

@@ -53,6 +53,7 @@ def test_sslmode_is_what_asyncpg_calls_ssl(environment: pytest.MonkeyPatch) -> N
         ("DATABASE_URL", "db.example hunter2", "is not a URL"),
         ("DATABASE_URL", "postgresql://till:p@ss:hunter2@db.example/prices", "is not a URL"),
         ("DATABASE_URL", "postgresql://till:hunter2@db/prices?connect_timeout=3", "parameter connect_timeout"),
+        ("DATABASE_URL", "postgresql://till:hunter2@db..example/prices", "db..example, which is no host name"),
         ("ADMIN_PORT", "8000", "same as PORT"),
         ("DATABASE_URL", "postgresql://till:hunter2@db.example", "names no database"),
         ("SECRET_KEY", None, "is not set"),
