@@ -5,6 +5,7 @@ import json
 import re
 from itertools import product
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -110,10 +111,29 @@ def test_prometheus_finds_the_admin_port_once(path: Path) -> None:
         assert endpoint["relabelings"][0] == {"targetLabel": "job", "replacement": name}
 
 
+POLICY: chart.Object = {"networkPolicy": {"enabled": True}}
+
+
+@pytest.mark.parametrize("name", ["external-host", "sidecar"])
+def test_the_policy_lets_the_service_and_its_migration_reach_the_database(name: str) -> None:
+    values = chart.example(chart.CHART / "ci" / f"{name}-values.yaml") | POLICY
+    values["networkPolicy"]["egress"] = {"databasePorts": [values["database"]["external"].get("port", 5432), 7000]}
+    objects = chart.render(values)
+    (deployment,) = chart.of_kind(objects, "Deployment")
+    needed = {
+        urlsplit(url).port
+        for container in chart.containers(deployment["spec"]["template"]["spec"])
+        if (url := chart.environment(container, objects).get("DATABASE_URL"))
+    }
+    for policy in chart.of_kind(objects, "NetworkPolicy"):
+        ports = [port["port"] for port in policy["spec"]["egress"][1]["ports"]]
+        assert sorted(ports) == sorted(needed | {7000})
+
+
 @pytest.mark.parametrize("name", ["bundled", "external-host", "cnpg"])
 def test_network_policies_know_every_pod_and_port(name: str) -> None:
     values = chart.example(chart.CHART / "ci" / f"{name}-values.yaml")
-    objects = chart.render(values | {"networkPolicy": {"enabled": True}})
+    objects = chart.render(values | POLICY)
     policies = chart.of_kind(objects, "NetworkPolicy")
     every_pod = list(chart.pods(objects))
     for metadata, _ in every_pod:

@@ -148,7 +148,8 @@ Call with (dict "root" $ "secret" "name" "key" "key" ["given" "value"]).
 
 {{/*
 The database
-How serving and migrating reach it, by mode: url (of a Secret), or host, port, user, name and the password's Secret.
+How serving and migrating reach it, by mode: url (of a Secret), or host, port, user, name and the password's Secret. What
+port is in such a URL is not known, and external.port stands for it where a policy needs one.
 */}}
 
 {{- define "pricebook.owner" -}}pricebook{{- end -}}
@@ -182,10 +183,10 @@ How serving and migrating reach it, by mode: url (of a Secret), or host, port, u
 {{- end -}}
 {{- $servingRole = $external.servingRole | default $external.user -}}
 {{- else -}}
-{{- $serve = dict "secret" $external.existingSecret "urlKey" $external.urlKey -}}
+{{- $serve = dict "secret" $external.existingSecret "urlKey" $external.urlKey "port" $external.port -}}
 {{- $migrate = $serve -}}
 {{- if $own.existingSecret -}}
-{{- $migrate = dict "secret" $own.existingSecret "urlKey" $own.urlKey -}}
+{{- $migrate = merge (dict "secret" $own.existingSecret "urlKey" $own.urlKey) $serve -}}
 {{- end -}}
 {{- $servingRole = $external.servingRole -}}
 {{- end -}}
