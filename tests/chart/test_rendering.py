@@ -105,6 +105,38 @@ def test_cnpg_serves_through_the_pooler_and_migrates_past_it() -> None:
     assert pooler["template"]["metadata"]["labels"] == {"team": "prices"}
 
 
+def test_cnpg_restores_instead_of_starting_empty() -> None:
+    bootstrap = chart.of_kind(example("cnpg-restore"), "Cluster")[0]["spec"]["bootstrap"]
+    assert bootstrap == {
+        "recovery": {
+            "database": "pricebook",
+            "owner": "pricebook",
+            "source": "before",
+            "recoveryTarget": {"targetTime": "2026-11-20T08:00:00Z"},
+        }
+    }
+    copied = {"bootstrap": {"pg_basebackup": {"source": "before", "owner": "other"}}}
+    cluster = chart.of_kind(chart.render({"database": {"mode": "cnpg", "cnpg": {"extraSpec": copied}}}), "Cluster")[0][
+        "spec"
+    ]
+    assert cluster["bootstrap"] == {"pg_basebackup": {"database": "pricebook", "source": "before", "owner": "other"}}
+
+
+def test_cnpg_adds_roles_and_statements_to_its_own() -> None:
+    extra = {
+        "managed": {"roles": [{"name": "reports", "login": True}]},
+        "bootstrap": {"initdb": {"postInitApplicationSQL": ["CREATE EXTENSION pg_trgm"], "dataChecksums": True}},
+    }
+    own, more = (
+        chart.of_kind(chart.render({"database": {"mode": "cnpg", "cnpg": {"extraSpec": spec}}}), "Cluster")[0]["spec"]
+        for spec in ({}, extra)
+    )
+    assert more["managed"]["roles"] == [*own["managed"]["roles"], {"name": "reports", "login": True}]
+    statements = own["bootstrap"]["initdb"]["postInitApplicationSQL"]
+    assert more["bootstrap"]["initdb"]["postInitApplicationSQL"] == [*statements, "CREATE EXTENSION pg_trgm"]
+    assert more["bootstrap"]["initdb"]["dataChecksums"] is True
+
+
 def test_cnpg_without_a_pooler() -> None:
     values = {"database": {"mode": "cnpg", "cnpg": {"pooler": {"enabled": False}, "servingSecret": "mine"}}}
     objects = chart.render(values)
