@@ -49,6 +49,22 @@ def test_every_container_says_what_it_needs(path: Path) -> None:
 
 
 @examples
+def test_every_variable_is_there_once(path: Path) -> None:
+    values = chart.example(path)
+    own = {
+        variable["name"]
+        for _, pod in chart.pods(chart.render(values))
+        for container in chart.containers(pod)
+        for variable in container.get("env", [])
+    }
+    for extra in (values.get("extraEnv", []), [{"name": name, "value": "mine"} for name in own]):
+        for metadata, pod in chart.pods(chart.render(values | {"extraEnv": extra})):
+            for container in chart.containers(pod):
+                names = [variable["name"] for variable in container.get("env", [])]
+                assert len(names) == len(set(names)), (metadata.get("name"), container["name"])
+
+
+@examples
 def test_every_image_is_pinned_to_a_version(path: Path) -> None:
     for _, pod in chart.pods(chart.render(chart.example(path))):
         for container in chart.containers(pod):

@@ -194,6 +194,15 @@ def test_tracing_by_the_standard_variables() -> None:
     assert not [name for name in variables(chart.render())[0] if name.startswith("OTEL_")]
 
 
+def test_a_variable_of_yours_takes_the_place_of_the_charts() -> None:
+    values = chart.example(chart.CHART / "ci" / "uvicorn-tracing-values.yaml")
+    mine = [{"name": "CLUSTER", "value": "c1"}, {"name": "POD_NAME", "value": "$(CLUSTER)-$(NODE_NAME)"}]
+    variables = pod(chart.render(values | {"extraEnv": mine}))["containers"][0]["env"]
+    # Each refers to what is above it.
+    assert [item["name"] for item in variables][-4:] == ["NODE_NAME", "CLUSTER", "POD_NAME", "OTEL_RESOURCE_ATTRIBUTES"]
+    assert mine[1] in variables
+
+
 # The Deployment
 
 
