@@ -49,6 +49,9 @@ def test_all_faults_are_said_at_once() -> None:
         {"podDisruptionBudget": {"maxUnavailable": 2}, "replicas": 3},
         {"podDisruptionBudget": {"maxUnavailable": 5}, "replicas": 1},
         {"replicas": 5, "maxSurge": 2, "database": {"reservedConnections": 8}},
+        # Three batches' worth of stopping, but no more pods than there are; then two, to the very second.
+        {"replicas": 2, "maxSurge": 1, "preStopSeconds": 25, "database": {"maxConnections": 62}},
+        {"replicas": 3, "maxSurge": 1, "preStopSeconds": 15, "database": {"maxConnections": 72}},
         {"terminationGracePeriodSeconds": 50},
         {"keda": {"enabled": True, "cpu": {"enabled": False}, "extraTriggers": [{"type": "cron"}]}},
         {"database": {"mode": "cnpg", "cnpg": {"pooler": {"defaultPoolSize": 44}}}},

@@ -45,15 +45,20 @@ What one value alone may be is in values.schema.json. tests/chart/messages.yaml 
 {{- end -}}
 {{- end -}}
 
-{{/* Connections. A rolling update has as many pods still draining as it has starting. */}}
+{{/*
+Connections. Beside the pods and those that a rolling update starts, there are those that it ends: they do not count
+against maxSurge, so the next batch starts, 5 seconds at the least until it is ready, while they wait and drain.
+*/}}
 {{- $max := int $scale.max -}}
 {{- $surge := include "pricebook.surge" (dict "maxSurge" .Values.maxSurge "replicas" $max) | int -}}
 {{- $pool := int .Values.config.databasePoolSize -}}
-{{- $pods := add $max (mul 2 $surge) -}}
+{{- $batches := divf (addf .Values.preStopSeconds .Values.config.drainSeconds) (addf .Values.minReadySeconds 5) | ceil | int -}}
+{{- $ending := min $max (mul $surge $batches) -}}
+{{- $pods := add $max $surge $ending -}}
 {{- $clients := mul $pods 2 $pool -}}
 {{- $limit := int $database.maxConnections -}}
 {{- $reserved := int $database.reservedConnections -}}
-{{- $sum := printf "(%d of %s + 2 x %d that a rolling update starts and ends) x 2 x %d of config.databasePoolSize" $max $scale.by $surge $pool -}}
+{{- $sum := printf "(%d of %s + %d that a rolling update starts + %d that still end) x 2 x %d of config.databasePoolSize" $max $scale.by $surge $ending $pool -}}
 {{- if and (eq $database.mode "cnpg") $database.cnpg.pooler.enabled -}}
 {{- with $database.cnpg.pooler -}}
 {{- $taken := mul (int .instances) (int .maxClientConnections) -}}
