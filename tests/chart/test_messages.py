@@ -27,7 +27,7 @@ def test_every_rule_is_in_the_table() -> None:
     rules = re.findall(r'append \$faults (?:\(printf )?"([^"]+)"', RULES)
     assert len(rules) == RULES.count("append $faults") > 20
     for rule in rules:
-        parts = [".+" if part in {"%s", "%d"} else re.escape(part) for part in re.split("(%[sd])", rule)]
+        parts = [".+" if part in {"%s", "%d", "%v"} else re.escape(part) for part in re.split("(%[sdv])", rule)]
         assert any(re.fullmatch("".join(parts), case["sentence"]) for case in TABLE), rule
 
 

@@ -458,6 +458,29 @@ def test_policy_lets_out_to_names_database_and_collector_only() -> None:
     assert "egress" not in database
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "more", "ports"),
+    [
+        ("http://otel-collector:4318", [], [4318]),
+        ("http://otel-collector:4318", [4318, 4317], [4318, 4317]),
+        ("https://otel.example.com/traces", [], [443]),
+        ("http://[fd00::7]", [4318], [80, 4318]),
+    ],
+)
+def test_policy_lets_out_to_the_collectors_port(endpoint: str, more: list[int], ports: list[int]) -> None:
+    policy = {"enabled": True, "egress": {"otlpPorts": more}}
+    objects = chart.render({"tracing": {"enabled": True, "endpoint": endpoint}, "networkPolicy": policy})
+    egress = chart.one(objects, "NetworkPolicy", NAME)["spec"]["egress"]
+    assert egress[2] == {"ports": [{"port": port} for port in ports]}
+
+
+def test_policy_lets_the_tests_out_where_their_proxy_goes() -> None:
+    proxy = {"ports": [{"port": 3307}]}
+    objects = chart.render({"networkPolicy": {"enabled": True, "egress": {"extra": [proxy]}}})
+    for name in (NAME, f"{NAME}-test"):
+        assert chart.one(objects, "NetworkPolicy", name)["spec"]["egress"][-1] == proxy
+
+
 def test_extra_objects_are_templates() -> None:
     objects = example("gitops")
     secret = chart.one(objects, "ExternalSecret", "pricebook-keys")

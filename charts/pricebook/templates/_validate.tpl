@@ -138,8 +138,17 @@ against maxSurge, so the next batch starts, 5 seconds at the least until it is r
 {{- if not (or .host .servingRole) -}}
 {{- $faults = append $faults "database.external.migration.existingSecret is set, but database.external.servingRole is empty, so migrations would not know whom to give rights; set it to the role of the serving URL." -}}
 {{- end -}}
-{{- else if .migration.host -}}
-{{- $faults = append $faults (printf "database.external.migration.host is %s, but database.external.migration.existingSecret is empty; name the Secret of the role that owns the schema." .migration.host) -}}
+{{- $role := (include "pricebook.database" $ | fromYaml).servingRole -}}
+{{- if not (regexMatch "^([a-z_][a-z0-9_]{0,62})?$" $role) -}}
+{{- $faults = append $faults (printf "database.external.user is %s, and migrations give rights to a role of at most 63 lower-case letters, digits and _ only; rename it, or name another role that it is a member of in database.external.servingRole." $role) -}}
+{{- end -}}
+{{- else -}}
+{{- $unused := dict "migration.host" .migration.host "migration.port" (int .migration.port) "migration.user" (ne .migration.user "pricebook" | ternary .migration.user "") "servingRole" .servingRole -}}
+{{- range $name, $value := $unused -}}
+{{- if $value -}}
+{{- $faults = append $faults (printf "database.external.%s is %v, but database.external.migration.existingSecret is empty; name the Secret of the role that owns the schema." $name $value) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
