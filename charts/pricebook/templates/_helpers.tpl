@@ -55,7 +55,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- $own := include "pricebook.selectorLabels" . | fromYaml -}}
 {{- $_ := set $own "app.kubernetes.io/component" .component -}}
 {{- $_ := set $own "app.kubernetes.io/part-of" "pricebook" -}}
-{{- toYaml (merge $own .root.Values.commonLabels) -}}
+{{- toYaml (merge $own (.root.Values.commonLabels | default dict)) -}}
 {{- end -}}
 
 {{- define "pricebook.labels" -}}
@@ -72,7 +72,7 @@ Call with (dict "root" $ "name" "..." ["component" ...] ["namespace" ...] ["labe
 */}}
 {{- define "pricebook.metadata" -}}
 {{- $labels := include "pricebook.labels" (dict "root" .root "component" (.component | default "server")) | fromYaml -}}
-{{- $annotations := merge (dict) (.annotations | default dict) .root.Values.commonAnnotations -}}
+{{- $annotations := merge (dict) (.annotations | default dict) (.root.Values.commonAnnotations | default dict) -}}
 name: {{ .name }}
 namespace: {{ .namespace | default .root.Release.Namespace }}
 labels:
