@@ -37,6 +37,10 @@ def test_an_objective_may_be_any_bucket_of_the_histogram() -> None:
     assert told.endswith(f"take one of {' '.join(map(str, SECONDS))}.")
 
 
+def test_a_release_whose_name_no_service_may_have_is_refused() -> None:
+    assert "The name 1shop-pricebook is none that a Service may have" in chart.message({}, name="1shop")
+
+
 def test_all_faults_are_said_at_once() -> None:
     assert len(sentences({"replicas": 20, "ingress": {"enabled": True}, "tracing": {"enabled": True}})) == 3
 
@@ -53,6 +57,10 @@ def test_all_faults_are_said_at_once() -> None:
         {"replicas": 2, "maxSurge": 1, "preStopSeconds": 25, "database": {"maxConnections": 62}},
         {"replicas": 3, "maxSurge": 1, "preStopSeconds": 15, "database": {"maxConnections": 72}},
         {"terminationGracePeriodSeconds": 50},
+        {"fullnameOverride": "prices", "nameOverride": "a" * 54},
+        {"minReadySeconds": 599, "config": {"migrationWaitSeconds": 599.5}},
+        {"service": {"type": "NodePort", "nodePort": 30080, "externalTrafficPolicy": "Local"}},
+        {"serviceMonitor": {"enabled": True, "interval": "1m30s", "scrapeTimeout": "90s"}},
         {"keda": {"enabled": True, "cpu": {"enabled": False}, "extraTriggers": [{"type": "cron"}]}},
         {"database": {"mode": "cnpg", "cnpg": {"pooler": {"defaultPoolSize": 44}}}},
         {"database": {"mode": "cnpg", "cnpg": {"pooler": {"instances": 1, "maxClientConnections": 40}}}},
