@@ -1,14 +1,17 @@
 """What values make of the objects."""
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy import chart_readme
 from tests.support import chart
 
 NAME = "shop-pricebook"
+examples = pytest.mark.parametrize("path", chart.EXAMPLES, ids=lambda path: path.stem)
 
 
 def pod(objects: list[chart.Object], name: str = NAME) -> chart.Object:
@@ -516,3 +519,21 @@ def test_notes_warn_of_what_is_not_for_production(path: str, warnings: set[str])
     text = notes(chart.example(Path(chart.CHART / "ci" / f"{path}-values.yaml"))).lower()
     assert "no authentication yet" in text
     assert {word for word in ("trials", "generated", "as few as one pod") if word in text} == warnings
+
+
+@examples
+def test_notes_name_every_generated_secret_and_its_remedy(path: Path) -> None:
+    rendered = chart.manifests(chart.example(path))
+    told = re.findall(
+        r"^\* The Secret (\S+) was generated .*\n.* name your own in (\S+):", rendered["NOTES.txt"], re.MULTILINE
+    )
+    assert sorted(name for name, _ in told) == sorted(
+        item["metadata"]["name"] for item in chart.of_kind(chart.objects(rendered), "Secret")
+    )
+    described = {
+        ".".join(value.path): value.description
+        for section in chart_readme.sections((chart.CHART / "values.yaml").read_text())
+        for value in section.values
+    }
+    for _, value in told:
+        assert "wherever `helm template` renders the chart" in described[value]
