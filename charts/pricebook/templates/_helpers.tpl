@@ -67,14 +67,15 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- end -}}
 
 {{/*
-The whole metadata of an object.
+The whole metadata of an object. In a namespace that releases share, its name begins with that of the release's.
 Call with (dict "root" $ "name" "..." ["component" ...] ["namespace" ...] ["labels" dict] ["annotations" dict]).
 */}}
 {{- define "pricebook.metadata" -}}
 {{- $labels := include "pricebook.labels" (dict "root" .root "component" (.component | default "server")) | fromYaml -}}
 {{- $annotations := merge (dict) (.annotations | default dict) (.root.Values.commonAnnotations | default dict) -}}
-name: {{ .name }}
-namespace: {{ .namespace | default .root.Release.Namespace }}
+{{- $namespace := .namespace | default .root.Release.Namespace -}}
+name: {{ ternary .name (printf "%s-%s" .root.Release.Namespace .name) (eq $namespace .root.Release.Namespace) }}
+namespace: {{ $namespace }}
 labels:
   {{- toYaml (merge $labels (.labels | default dict)) | nindent 2 }}
 {{- with $annotations }}
