@@ -263,9 +263,14 @@ def test_pods_spread_over_zones_and_nodes_of_their_own_revision() -> None:
     for item in constraints:
         assert item["matchLabelKeys"] == ["pod-template-hash"]
         assert item["labelSelector"]["matchLabels"]["app.kubernetes.io/instance"] == chart.RELEASE
-    own = {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule", "matchLabelKeys": ["team"]}
-    (found,) = pod(chart.render({"topologySpreadConstraints": [own]}))["topologySpreadConstraints"]
-    assert own.items() <= found.items()
+    own: chart.Object = {
+        "maxSkew": 2,
+        "topologyKey": "rack",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "matchLabelKeys": [],
+        "labelSelector": {"matchLabels": {"team": "prices"}},
+    }
+    assert pod(chart.render({"topologySpreadConstraints": [own]}))["topologySpreadConstraints"] == [own]
     assert "topologySpreadConstraints" not in pod(chart.render({"topologySpreadConstraints": []}))
 
 
@@ -407,6 +412,8 @@ def test_monitoring_goes_where_it_is_looked_for() -> None:
     for kind in ("ServiceMonitor", "PrometheusRule"):
         (item,) = chart.of_kind(objects, kind)
         assert item["metadata"]["namespace"] == "monitoring"
+        # Releases of one name in two namespaces meet there.
+        assert item["metadata"]["name"] == f"{chart.NAMESPACE}-{NAME}"
         assert item["metadata"]["labels"]["release"] == "kube-prometheus-stack"
     files = {path.name: path.read_text() for path in (chart.CHART / "files" / "dashboards").glob("*.json")}
     boards = [item for item in chart.of_kind(objects, "ConfigMap") if "grafana_dashboard" in item["metadata"]["labels"]]
@@ -415,6 +422,7 @@ def test_monitoring_goes_where_it_is_looked_for() -> None:
     }
     for item in boards:
         assert item["metadata"]["annotations"]["grafana_folder"] == "Pricebook"
+        assert item["metadata"]["name"].startswith(f"{chart.NAMESPACE}-{NAME}-dashboard-")
         assert item["metadata"]["namespace"] == "monitoring"
 
 

@@ -160,6 +160,12 @@ def test_a_key_left_empty_is_refused_by_name_or_does_nothing(mode: str, scaler: 
         ({"config": {"drainSeconds": None}}, "at '/config': missing property 'drainSeconds'"),
         ({"database": {"mode": "sqlite"}}, "at '/database/mode': value must be one of 'bundled', 'external', 'cnpg'"),
         ({"image": {"digest": "sha256:abc"}}, "at '/image/digest': 'sha256:abc' does not match pattern"),
+        (
+            {"database": {"bundled": {"image": {"tag": ""}}}},
+            "at '/database/bundled/image/tag': '' does not match pattern",
+        ),
+        ({"slo": {"latencyPercent": 93}}, "at '/slo/latencyPercent': minimum: got 93, want 95"),
+        ({"slo": {"availabilityPercent": 94.9}}, "at '/slo/availabilityPercent': minimum: got 94.9, want 95"),
         ({"image": {"tag": "a b"}}, "at '/image/tag': 'a b' does not match pattern"),
         ({"preStopSeconds": 0}, "at '/preStopSeconds': minimum: got 0, want 1"),
         ({"maxSurge": "0%"}, "at '/maxSurge': '0%' does not match pattern"),
