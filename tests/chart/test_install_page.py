@@ -37,4 +37,5 @@ def test_what_stays_has_the_names_on_the_page() -> None:
     (claim,) = chart.one(bundled, "StatefulSet", "pricebook-postgres")["spec"]["volumeClaimTemplates"]
     kept.add(f"{claim['metadata']['name']}-pricebook-postgres-0")
     kept |= {item["metadata"]["name"] for item in chart.of_kind(bundled, "Pod")}
-    assert [name for name in kept if not re.search(rf"[` ]{name}[` ]", table)] == []
+    commands = " ".join(re.findall(r"`kubectl ([^`]+)`", table))
+    assert [name for name in kept if not re.search(rf"[ /]{name}( |$)", commands)] == []

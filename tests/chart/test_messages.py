@@ -27,7 +27,7 @@ def test_every_rule_is_in_the_table() -> None:
     rules = re.findall(r'append \$faults (?:\(printf )?"([^"]+)"', RULES)
     assert len(rules) == RULES.count("append $faults") > 20
     for rule in rules:
-        parts = [".+" if part in {"%s", "%d"} else re.escape(part) for part in re.split("(%[sd])", rule)]
+        parts = [".+" if part in {"%s", "%d", "%v"} else re.escape(part) for part in re.split("(%[sdv])", rule)]
         assert any(re.fullmatch("".join(parts), case["sentence"]) for case in TABLE), rule
 
 
@@ -35,6 +35,10 @@ def test_an_objective_may_be_any_bucket_of_the_histogram() -> None:
     assert [chart.message({"slo": {"latencyThresholdSeconds": seconds}}) for seconds in SECONDS] == [""] * len(SECONDS)
     (told,) = [case["sentence"] for case in TABLE if case["rule"] == "no bucket"]
     assert told.endswith(f"take one of {' '.join(map(str, SECONDS))}.")
+
+
+def test_a_release_whose_name_no_service_may_have_is_refused() -> None:
+    assert "The name 1shop-pricebook is none that a Service may have" in chart.message({}, name="1shop")
 
 
 def test_all_faults_are_said_at_once() -> None:
@@ -49,7 +53,14 @@ def test_all_faults_are_said_at_once() -> None:
         {"podDisruptionBudget": {"maxUnavailable": 2}, "replicas": 3},
         {"podDisruptionBudget": {"maxUnavailable": 5}, "replicas": 1},
         {"replicas": 5, "maxSurge": 2, "database": {"reservedConnections": 8}},
+        # Three batches' worth of stopping, but no more pods than there are; then two, to the very second.
+        {"replicas": 2, "maxSurge": 1, "preStopSeconds": 25, "database": {"maxConnections": 62}},
+        {"replicas": 3, "maxSurge": 1, "preStopSeconds": 15, "database": {"maxConnections": 72}},
         {"terminationGracePeriodSeconds": 50},
+        {"fullnameOverride": "prices", "nameOverride": "a" * 54},
+        {"minReadySeconds": 599, "config": {"migrationWaitSeconds": 599.5}},
+        {"service": {"type": "NodePort", "nodePort": 30080, "externalTrafficPolicy": "Local"}},
+        {"serviceMonitor": {"enabled": True, "interval": "1m30s", "scrapeTimeout": "90s"}},
         {"keda": {"enabled": True, "cpu": {"enabled": False}, "extraTriggers": [{"type": "cron"}]}},
         {"database": {"mode": "cnpg", "cnpg": {"pooler": {"defaultPoolSize": 44}}}},
         {"database": {"mode": "cnpg", "cnpg": {"pooler": {"instances": 1, "maxClientConnections": 40}}}},

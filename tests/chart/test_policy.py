@@ -5,6 +5,7 @@ import json
 import re
 from itertools import product
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -45,6 +46,22 @@ def test_every_container_says_what_it_needs(path: Path) -> None:
             requests, limits = container["resources"]["requests"], container["resources"]["limits"]
             assert requests.keys() == {"cpu", "memory"}, where
             assert limits == {"memory": requests["memory"]}, where
+
+
+@examples
+def test_every_variable_is_there_once(path: Path) -> None:
+    values = chart.example(path)
+    own = {
+        variable["name"]
+        for _, pod in chart.pods(chart.render(values))
+        for container in chart.containers(pod)
+        for variable in container.get("env", [])
+    }
+    for extra in (values.get("extraEnv", []), [{"name": name, "value": "mine"} for name in own]):
+        for metadata, pod in chart.pods(chart.render(values | {"extraEnv": extra})):
+            for container in chart.containers(pod):
+                names = [variable["name"] for variable in container.get("env", [])]
+                assert len(names) == len(set(names)), (metadata.get("name"), container["name"])
 
 
 @examples
@@ -110,10 +127,29 @@ def test_prometheus_finds_the_admin_port_once(path: Path) -> None:
         assert endpoint["relabelings"][0] == {"targetLabel": "job", "replacement": name}
 
 
+POLICY: chart.Object = {"networkPolicy": {"enabled": True}}
+
+
+@pytest.mark.parametrize("name", ["external-host", "sidecar"])
+def test_the_policy_lets_the_service_and_its_migration_reach_the_database(name: str) -> None:
+    values = chart.example(chart.CHART / "ci" / f"{name}-values.yaml") | POLICY
+    values["networkPolicy"]["egress"] = {"databasePorts": [values["database"]["external"].get("port", 5432), 7000]}
+    objects = chart.render(values)
+    (deployment,) = chart.of_kind(objects, "Deployment")
+    needed = {
+        urlsplit(url).port
+        for container in chart.containers(deployment["spec"]["template"]["spec"])
+        if (url := chart.environment(container, objects).get("DATABASE_URL"))
+    }
+    for policy in chart.of_kind(objects, "NetworkPolicy"):
+        ports = [port["port"] for port in policy["spec"]["egress"][1]["ports"]]
+        assert sorted(ports) == sorted(needed | {7000})
+
+
 @pytest.mark.parametrize("name", ["bundled", "external-host", "cnpg"])
 def test_network_policies_know_every_pod_and_port(name: str) -> None:
     values = chart.example(chart.CHART / "ci" / f"{name}-values.yaml")
-    objects = chart.render(values | {"networkPolicy": {"enabled": True}})
+    objects = chart.render(values | POLICY)
     policies = chart.of_kind(objects, "NetworkPolicy")
     every_pod = list(chart.pods(objects))
     for metadata, _ in every_pod:
@@ -154,14 +190,15 @@ INLINE = {"database": {"bundled": {"passwords": {"owner": "0wner-Pa55word", "ser
 
 @pytest.mark.parametrize("values", [*map(chart.example, chart.EXAMPLES), INLINE])
 def test_passwords_are_in_secrets_only(values: chart.Object) -> None:
-    objects = chart.render(values)
+    rendered = chart.manifests(values)
+    objects = chart.objects(rendered)
     secrets = [
         base64.b64decode(value).decode()
         for secret in chart.of_kind(objects, "Secret")
         for key, value in secret["data"].items()
         if key != "username"
     ]
-    rest = json.dumps([item for item in objects if item["kind"] != "Secret"]) + chart.manifests(values)["NOTES.txt"]
+    rest = json.dumps([item for item in objects if item["kind"] != "Secret"]) + rendered["NOTES.txt"]
     for secret in secrets:
         assert len(secret) >= 14
         assert secret not in rest
@@ -174,4 +211,6 @@ def test_names_are_short_enough(path: Path) -> None:
     for item in chart.render(chart.example(path) | {"fullnameOverride": longest}):
         # A StatefulSet's and a Cluster's pods add an ordinal, and a StatefulSet's label a hash.
         limit = {"StatefulSet": 52, "Cluster": 50}.get(item["kind"], 63)
+        if item["metadata"].get("namespace") == "monitoring":
+            limit = 253 - (63 - len(chart.NAMESPACE))
         assert len(item["metadata"]["name"]) <= limit

@@ -1,14 +1,17 @@
 """What values make of the objects."""
 
 import base64
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from deploy import chart_readme
 from tests.support import chart
 
 NAME = "shop-pricebook"
+examples = pytest.mark.parametrize("path", chart.EXAMPLES, ids=lambda path: path.stem)
 
 
 def pod(objects: list[chart.Object], name: str = NAME) -> chart.Object:
@@ -105,6 +108,38 @@ def test_cnpg_serves_through_the_pooler_and_migrates_past_it() -> None:
     assert pooler["template"]["metadata"]["labels"] == {"team": "prices"}
 
 
+def test_cnpg_restores_instead_of_starting_empty() -> None:
+    bootstrap = chart.of_kind(example("cnpg-restore"), "Cluster")[0]["spec"]["bootstrap"]
+    assert bootstrap == {
+        "recovery": {
+            "database": "pricebook",
+            "owner": "pricebook",
+            "source": "before",
+            "recoveryTarget": {"targetTime": "2026-11-20T08:00:00Z"},
+        }
+    }
+    copied = {"bootstrap": {"pg_basebackup": {"source": "before", "owner": "other"}}}
+    cluster = chart.of_kind(chart.render({"database": {"mode": "cnpg", "cnpg": {"extraSpec": copied}}}), "Cluster")[0][
+        "spec"
+    ]
+    assert cluster["bootstrap"] == {"pg_basebackup": {"database": "pricebook", "source": "before", "owner": "other"}}
+
+
+def test_cnpg_adds_roles_and_statements_to_its_own() -> None:
+    extra = {
+        "managed": {"roles": [{"name": "reports", "login": True}]},
+        "bootstrap": {"initdb": {"postInitApplicationSQL": ["CREATE EXTENSION pg_trgm"], "dataChecksums": True}},
+    }
+    own, more = (
+        chart.of_kind(chart.render({"database": {"mode": "cnpg", "cnpg": {"extraSpec": spec}}}), "Cluster")[0]["spec"]
+        for spec in ({}, extra)
+    )
+    assert more["managed"]["roles"] == [*own["managed"]["roles"], {"name": "reports", "login": True}]
+    statements = own["bootstrap"]["initdb"]["postInitApplicationSQL"]
+    assert more["bootstrap"]["initdb"]["postInitApplicationSQL"] == [*statements, "CREATE EXTENSION pg_trgm"]
+    assert more["bootstrap"]["initdb"]["dataChecksums"] is True
+
+
 def test_cnpg_without_a_pooler() -> None:
     values = {"database": {"mode": "cnpg", "cnpg": {"pooler": {"enabled": False}, "servingSecret": "mine"}}}
     objects = chart.render(values)
@@ -160,6 +195,15 @@ def test_tracing_by_the_standard_variables() -> None:
     assert "k8s.pod.name=$(POD_NAME)" in serve["OTEL_RESOURCE_ATTRIBUTES"]
     assert serve["OTEL_EXPORTER_OTLP_HEADERS"] == migrate["OTEL_EXPORTER_OTLP_HEADERS"] == ("otlp", "headers")
     assert not [name for name in variables(chart.render())[0] if name.startswith("OTEL_")]
+
+
+def test_a_variable_of_yours_takes_the_place_of_the_charts() -> None:
+    values = chart.example(chart.CHART / "ci" / "uvicorn-tracing-values.yaml")
+    mine = [{"name": "CLUSTER", "value": "c1"}, {"name": "POD_NAME", "value": "$(CLUSTER)-$(NODE_NAME)"}]
+    variables = pod(chart.render(values | {"extraEnv": mine}))["containers"][0]["env"]
+    # Each refers to what is above it.
+    assert [item["name"] for item in variables][-4:] == ["NODE_NAME", "CLUSTER", "POD_NAME", "OTEL_RESOURCE_ATTRIBUTES"]
+    assert mine[1] in variables
 
 
 # The Deployment
@@ -219,9 +263,14 @@ def test_pods_spread_over_zones_and_nodes_of_their_own_revision() -> None:
     for item in constraints:
         assert item["matchLabelKeys"] == ["pod-template-hash"]
         assert item["labelSelector"]["matchLabels"]["app.kubernetes.io/instance"] == chart.RELEASE
-    own = {"maxSkew": 2, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule", "matchLabelKeys": ["team"]}
-    (found,) = pod(chart.render({"topologySpreadConstraints": [own]}))["topologySpreadConstraints"]
-    assert own.items() <= found.items()
+    own: chart.Object = {
+        "maxSkew": 2,
+        "topologyKey": "rack",
+        "whenUnsatisfiable": "DoNotSchedule",
+        "matchLabelKeys": [],
+        "labelSelector": {"matchLabels": {"team": "prices"}},
+    }
+    assert pod(chart.render({"topologySpreadConstraints": [own]}))["topologySpreadConstraints"] == [own]
     assert "topologySpreadConstraints" not in pod(chart.render({"topologySpreadConstraints": []}))
 
 
@@ -363,6 +412,8 @@ def test_monitoring_goes_where_it_is_looked_for() -> None:
     for kind in ("ServiceMonitor", "PrometheusRule"):
         (item,) = chart.of_kind(objects, kind)
         assert item["metadata"]["namespace"] == "monitoring"
+        # Releases of one name in two namespaces meet there.
+        assert item["metadata"]["name"] == f"{chart.NAMESPACE}-{NAME}"
         assert item["metadata"]["labels"]["release"] == "kube-prometheus-stack"
     files = {path.name: path.read_text() for path in (chart.CHART / "files" / "dashboards").glob("*.json")}
     boards = [item for item in chart.of_kind(objects, "ConfigMap") if "grafana_dashboard" in item["metadata"]["labels"]]
@@ -371,6 +422,7 @@ def test_monitoring_goes_where_it_is_looked_for() -> None:
     }
     for item in boards:
         assert item["metadata"]["annotations"]["grafana_folder"] == "Pricebook"
+        assert item["metadata"]["name"].startswith(f"{chart.NAMESPACE}-{NAME}-dashboard-")
         assert item["metadata"]["namespace"] == "monitoring"
 
 
@@ -417,6 +469,29 @@ def test_policy_lets_out_to_names_database_and_collector_only() -> None:
     assert "egress" not in database
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "more", "ports"),
+    [
+        ("http://otel-collector:4318", [], [4318]),
+        ("http://otel-collector:4318", [4318, 4317], [4318, 4317]),
+        ("https://otel.example.com/traces", [], [443]),
+        ("http://[fd00::7]", [4318], [80, 4318]),
+    ],
+)
+def test_policy_lets_out_to_the_collectors_port(endpoint: str, more: list[int], ports: list[int]) -> None:
+    policy = {"enabled": True, "egress": {"otlpPorts": more}}
+    objects = chart.render({"tracing": {"enabled": True, "endpoint": endpoint}, "networkPolicy": policy})
+    egress = chart.one(objects, "NetworkPolicy", NAME)["spec"]["egress"]
+    assert egress[2] == {"ports": [{"port": port} for port in ports]}
+
+
+def test_policy_lets_the_tests_out_where_their_proxy_goes() -> None:
+    proxy = {"ports": [{"port": 3307}]}
+    objects = chart.render({"networkPolicy": {"enabled": True, "egress": {"extra": [proxy]}}})
+    for name in (NAME, f"{NAME}-test"):
+        assert chart.one(objects, "NetworkPolicy", name)["spec"]["egress"][-1] == proxy
+
+
 def test_extra_objects_are_templates() -> None:
     objects = example("gitops")
     secret = chart.one(objects, "ExternalSecret", "pricebook-keys")
@@ -452,3 +527,21 @@ def test_notes_warn_of_what_is_not_for_production(path: str, warnings: set[str])
     text = notes(chart.example(Path(chart.CHART / "ci" / f"{path}-values.yaml"))).lower()
     assert "no authentication yet" in text
     assert {word for word in ("trials", "generated", "as few as one pod") if word in text} == warnings
+
+
+@examples
+def test_notes_name_every_generated_secret_and_its_remedy(path: Path) -> None:
+    rendered = chart.manifests(chart.example(path))
+    told = re.findall(
+        r"^\* The Secret (\S+) was generated .*\n.* name your own in (\S+):", rendered["NOTES.txt"], re.MULTILINE
+    )
+    assert sorted(name for name, _ in told) == sorted(
+        item["metadata"]["name"] for item in chart.of_kind(chart.objects(rendered), "Secret")
+    )
+    described = {
+        ".".join(value.path): value.description
+        for section in chart_readme.sections((chart.CHART / "values.yaml").read_text())
+        for value in section.values
+    }
+    for _, value in told:
+        assert "wherever `helm template` renders the chart" in described[value]

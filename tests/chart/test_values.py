@@ -113,6 +113,41 @@ def test_schema_and_values_have_the_same_keys() -> None:
     }
 
 
+EVERYTHING: chart.Object = {
+    switch: {"enabled": True}
+    for switch in ("serviceMonitor", "prometheusRule", "dashboards", "networkPolicy", "ingress", "httpRoute", "tracing")
+}
+EVERYTHING["ingress"]["hosts"] = [{"host": "prices.example.com"}]
+EVERYTHING["httpRoute"]["parentRefs"] = [{"name": "public"}]
+EVERYTHING["tracing"]["endpoint"] = "http://otel-collector:4318"
+
+
+def paths(values: chart.Object, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The way to every value, and to every map of them."""
+    for key, value in values.items():
+        yield (*above, key)
+        if isinstance(value, dict):
+            yield from paths(value, (*above, key))
+
+
+def with_null(values: chart.Object, path: tuple[str, ...]) -> chart.Object:
+    """Values with null at a path."""
+    key, *below = path
+    return values | {key: with_null(values.get(key, {}), tuple(below)) if below else None}
+
+
+@pytest.mark.parametrize(
+    ("mode", "scaler", "secret"), [("bundled", "autoscaling", ""), ("external", "keda", "x"), ("cnpg", "keda", "")]
+)
+def test_a_key_left_empty_is_refused_by_name_or_does_nothing(mode: str, scaler: str, secret: str) -> None:
+    database = {"mode": mode, "external": {"existingSecret": secret}}
+    base = EVERYTHING | {scaler: {"enabled": True}, "database": database}
+    assert chart.message(base) == ""
+    faults = {path: chart.message(with_null(base, path)) for path in paths(chart.values())}
+    told = ("values don't meet the specifications of the schema", "execution error at")
+    assert {path: fault for path, fault in faults.items() if fault and not fault.startswith(told)} == {}
+
+
 @pytest.mark.parametrize(
     ("values", "fault"),
     [
@@ -125,6 +160,12 @@ def test_schema_and_values_have_the_same_keys() -> None:
         ({"config": {"drainSeconds": None}}, "at '/config': missing property 'drainSeconds'"),
         ({"database": {"mode": "sqlite"}}, "at '/database/mode': value must be one of 'bundled', 'external', 'cnpg'"),
         ({"image": {"digest": "sha256:abc"}}, "at '/image/digest': 'sha256:abc' does not match pattern"),
+        (
+            {"database": {"bundled": {"image": {"tag": ""}}}},
+            "at '/database/bundled/image/tag': '' does not match pattern",
+        ),
+        ({"slo": {"latencyPercent": 93}}, "at '/slo/latencyPercent': minimum: got 93, want 95"),
+        ({"slo": {"availabilityPercent": 94.9}}, "at '/slo/availabilityPercent': minimum: got 94.9, want 95"),
         ({"image": {"tag": "a b"}}, "at '/image/tag': 'a b' does not match pattern"),
         ({"preStopSeconds": 0}, "at '/preStopSeconds': minimum: got 0, want 1"),
         ({"maxSurge": "0%"}, "at '/maxSurge': '0%' does not match pattern"),

@@ -40,9 +40,14 @@ def manifests(values: Object | None = None, *, name: str = RELEASE) -> dict[str,
 
 def render(values: Object | None = None, *, name: str = RELEASE) -> list[Object]:
     """All objects that an installation with these values creates, those of ``helm test`` too."""
+    return objects(manifests(values, name=name))
+
+
+def objects(rendered: dict[str, str]) -> list[Object]:
+    """The objects in the texts of all templates."""
     return [
         document
-        for path, text in manifests(values, name=name).items()
+        for path, text in rendered.items()
         if path != "NOTES.txt"
         for document in yaml.load_all(text, Loader=_Loader)
         if document is not None

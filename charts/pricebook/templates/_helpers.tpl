@@ -55,7 +55,7 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- $own := include "pricebook.selectorLabels" . | fromYaml -}}
 {{- $_ := set $own "app.kubernetes.io/component" .component -}}
 {{- $_ := set $own "app.kubernetes.io/part-of" "pricebook" -}}
-{{- toYaml (merge $own .root.Values.commonLabels) -}}
+{{- toYaml (merge $own (.root.Values.commonLabels | default dict)) -}}
 {{- end -}}
 
 {{- define "pricebook.labels" -}}
@@ -67,14 +67,15 @@ app.kubernetes.io/instance: {{ .root.Release.Name }}
 {{- end -}}
 
 {{/*
-The whole metadata of an object.
+The whole metadata of an object. In a namespace that releases share, its name begins with that of the release's.
 Call with (dict "root" $ "name" "..." ["component" ...] ["namespace" ...] ["labels" dict] ["annotations" dict]).
 */}}
 {{- define "pricebook.metadata" -}}
 {{- $labels := include "pricebook.labels" (dict "root" .root "component" (.component | default "server")) | fromYaml -}}
-{{- $annotations := merge (dict) (.annotations | default dict) .root.Values.commonAnnotations -}}
-name: {{ .name }}
-namespace: {{ .namespace | default .root.Release.Namespace }}
+{{- $annotations := merge (dict) (.annotations | default dict) (.root.Values.commonAnnotations | default dict) -}}
+{{- $namespace := .namespace | default .root.Release.Namespace -}}
+name: {{ ternary .name (printf "%s-%s" .root.Release.Namespace .name) (eq $namespace .root.Release.Namespace) }}
+namespace: {{ $namespace }}
 labels:
   {{- toYaml (merge $labels (.labels | default dict)) | nindent 2 }}
 {{- with $annotations }}
@@ -102,7 +103,7 @@ annotations:
 {{/*
 The Deployment's replicas: left to an autoscaler where there is one. But as long as Helm itself owns the field in the
 cluster, that is until an autoscaler first changes it, leaving it out would reset the Deployment to one pod; so the number
-that runs is repeated.
+that runs is repeated. That helps with server-side apply only: a client-side one would reset the field at the upgrade after.
 */}}
 {{- define "pricebook.replicas" -}}
 {{- if not (or .Values.autoscaling.enabled .Values.keda.enabled) -}}
@@ -148,7 +149,8 @@ Call with (dict "root" $ "secret" "name" "key" "key" ["given" "value"]).
 
 {{/*
 The database
-How serving and migrating reach it, by mode: url (of a Secret), or host, port, user, name and the password's Secret.
+How serving and migrating reach it, by mode: url (of a Secret), or host, port, user, name and the password's Secret. What
+port is in such a URL is not known, and external.port stands for it where a policy needs one.
 */}}
 
 {{- define "pricebook.owner" -}}pricebook{{- end -}}
@@ -182,10 +184,10 @@ How serving and migrating reach it, by mode: url (of a Secret), or host, port, u
 {{- end -}}
 {{- $servingRole = $external.servingRole | default $external.user -}}
 {{- else -}}
-{{- $serve = dict "secret" $external.existingSecret "urlKey" $external.urlKey -}}
+{{- $serve = dict "secret" $external.existingSecret "urlKey" $external.urlKey "port" $external.port -}}
 {{- $migrate = $serve -}}
 {{- if $own.existingSecret -}}
-{{- $migrate = dict "secret" $own.existingSecret "urlKey" $own.urlKey -}}
+{{- $migrate = merge (dict "secret" $own.existingSecret "urlKey" $own.urlKey) $serve -}}
 {{- end -}}
 {{- $servingRole = $external.servingRole -}}
 {{- end -}}
@@ -195,12 +197,13 @@ How serving and migrating reach it, by mode: url (of a Secret), or host, port, u
 {{- end -}}
 
 {{/*
-The variables that lead to the database. A password goes as PGPASSWORD, which the driver reads itself: written into the
-URL it would have to be percent-encoded, which no Secret does.
+The chart's own variables. A password goes as PGPASSWORD, which the driver reads itself: written into the URL it would have
+to be percent-encoded, which no Secret does.
 Call with (dict "root" $ "as" "serve" | "migrate").
 */}}
-{{- define "pricebook.databaseEnv" -}}
-{{- $database := index (include "pricebook.database" .root | fromYaml) .as -}}
+{{- define "pricebook.ownEnv" -}}
+{{- $ways := include "pricebook.database" .root | fromYaml -}}
+{{- $database := index $ways .as -}}
 {{- if $database.urlKey -}}
 - name: DATABASE_URL
   valueFrom:
@@ -216,20 +219,17 @@ Call with (dict "root" $ "as" "serve" | "migrate").
 - name: DATABASE_URL
   value: {{ printf "postgresql://%s@%s:%s/%s%s" $database.user $database.host (include "pricebook.number" $database.port) $database.name (ternary (printf "?sslmode=%s" $database.sslMode) "" (not (empty $database.sslMode))) | quote }}
 {{- end }}
-{{- end -}}
-
-{{- define "pricebook.serveEnv" -}}
-{{ include "pricebook.databaseEnv" (dict "root" . "as" "serve") }}
+{{- if eq .as "serve" }}
 - name: SECRET_KEY
   valueFrom:
     secretKeyRef:
-      name: {{ include "pricebook.secretKeySecret" . }}
-      key: {{ .Values.secretKey.key }}
-{{- end -}}
-
-{{/* Variables of every container of the service but for the database's. The last one of a name wins. */}}
-{{- define "pricebook.commonEnv" -}}
-{{- if .Values.tracing.enabled -}}
+      name: {{ include "pricebook.secretKeySecret" .root }}
+      key: {{ .root.Values.secretKey.key }}
+{{- else if $ways.servingRole }}
+- name: SERVING_ROLE
+  value: {{ $ways.servingRole }}
+{{- end }}
+{{- if .root.Values.tracing.enabled }}
 - name: POD_NAME
   valueFrom:
     fieldRef:
@@ -238,12 +238,28 @@ Call with (dict "root" $ "as" "serve" | "migrate").
   valueFrom:
     fieldRef:
       fieldPath: spec.nodeName
-- name: OTEL_RESOURCE_ATTRIBUTES
-  value: {{ printf "k8s.namespace.name=%s,k8s.deployment.name=%s,k8s.pod.name=$(POD_NAME),k8s.node.name=$(NODE_NAME)" .Release.Namespace (include "pricebook.fullname" .) }}
-{{ end -}}
-{{- with .Values.extraEnv -}}
-{{ toYaml . }}
 {{- end }}
+{{- end -}}
+
+{{/*
+All variables of a container. Server-side apply refuses a name that occurs twice, so one of extraEnv replaces the chart's.
+$(NAME) means a variable further up: extraEnv may refer to the chart's own, and the resource's attributes to either.
+Call with (dict "root" $ "as" "serve" | "migrate").
+*/}}
+{{- define "pricebook.env" -}}
+{{- $extra := .root.Values.extraEnv | default list -}}
+{{- $given := list -}}
+{{- range $extra -}}{{- $given = append $given .name -}}{{- end -}}
+{{- $env := list -}}
+{{- range include "pricebook.ownEnv" . | fromYamlArray -}}
+{{- if not (has .name $given) -}}{{- $env = append $env . -}}{{- end -}}
+{{- end -}}
+{{- $env = concat $env $extra -}}
+{{- $attributes := "OTEL_RESOURCE_ATTRIBUTES" -}}
+{{- if and .root.Values.tracing.enabled (not (has $attributes $given)) -}}
+{{- $env = append $env (dict "name" $attributes "value" (printf "k8s.namespace.name=%s,k8s.deployment.name=%s,k8s.pod.name=$(POD_NAME),k8s.node.name=$(NODE_NAME)" .root.Release.Namespace (include "pricebook.fullname" .root))) -}}
+{{- end -}}
+{{- toYaml $env -}}
 {{- end -}}
 
 {{- define "pricebook.envFrom" -}}

@@ -11,6 +11,13 @@ What one value alone may be is in values.schema.json. tests/chart/messages.yaml 
 {{- if gt (len $fullname) 43 -}}
 {{- $faults = append $faults (printf "The name %s has %d characters, and Kubernetes leaves 43 to it once -postgres and a hash follow; set fullnameOverride to a shorter one." $fullname (len $fullname)) -}}
 {{- end -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $fullname) -}}
+{{- $faults = append $faults (printf "The name %s is none that a Service may have, which is lower-case letters, digits and - after a letter; set fullnameOverride to such a one." $fullname) -}}
+{{- end -}}
+{{- $name := include "pricebook.name" . -}}
+{{- if gt (len $name) 54 -}}
+{{- $faults = append $faults (printf "nameOverride %s has %d characters, and a label leaves 54 to it once -postgres follows; shorten it." $name (len $name)) -}}
+{{- end -}}
 
 {{- if and .Values.autoscaling.enabled .Values.keda.enabled -}}
 {{- $faults = append $faults "autoscaling.enabled and keda.enabled are both true, and a Deployment takes one autoscaler; turn one of them off." -}}
@@ -45,15 +52,20 @@ What one value alone may be is in values.schema.json. tests/chart/messages.yaml 
 {{- end -}}
 {{- end -}}
 
-{{/* Connections. A rolling update has as many pods still draining as it has starting. */}}
+{{/*
+Connections. Beside the pods and those that a rolling update starts, there are those that it ends: they do not count
+against maxSurge, so the next batch starts, 5 seconds at the least until it is ready, while they wait and drain.
+*/}}
 {{- $max := int $scale.max -}}
 {{- $surge := include "pricebook.surge" (dict "maxSurge" .Values.maxSurge "replicas" $max) | int -}}
 {{- $pool := int .Values.config.databasePoolSize -}}
-{{- $pods := add $max (mul 2 $surge) -}}
+{{- $batches := divf (addf .Values.preStopSeconds .Values.config.drainSeconds) (addf .Values.minReadySeconds 5) | ceil | int -}}
+{{- $ending := min $max (mul $surge $batches) -}}
+{{- $pods := add $max $surge $ending -}}
 {{- $clients := mul $pods 2 $pool -}}
 {{- $limit := int $database.maxConnections -}}
 {{- $reserved := int $database.reservedConnections -}}
-{{- $sum := printf "(%d of %s + 2 x %d that a rolling update starts and ends) x 2 x %d of config.databasePoolSize" $max $scale.by $surge $pool -}}
+{{- $sum := printf "(%d of %s + %d that a rolling update starts + %d that still end) x 2 x %d of config.databasePoolSize" $max $scale.by $surge $ending $pool -}}
 {{- if and (eq $database.mode "cnpg") $database.cnpg.pooler.enabled -}}
 {{- with $database.cnpg.pooler -}}
 {{- $taken := mul (int .instances) (int .maxClientConnections) -}}
@@ -76,6 +88,28 @@ What one value alone may be is in values.schema.json. tests/chart/messages.yaml 
 {{- $needed := include "pricebook.stopSeconds" $ | int -}}
 {{- if lt (int .) $needed -}}
 {{- $faults = append $faults (printf "terminationGracePeriodSeconds is %d, less than the %d that a clean stop may take: preStopSeconds %d + config.drainSeconds %s + config.gracefulTimeoutSeconds %d + 10 to close; raise it, or set it to null to have it computed." (int .) $needed (int $.Values.preStopSeconds) (include "pricebook.number" $.Values.config.drainSeconds) (int $.Values.config.gracefulTimeoutSeconds)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- if ge (int .Values.minReadySeconds) (int .Values.progressDeadlineSeconds) -}}
+{{- $faults = append $faults (printf "minReadySeconds is %d, and Kubernetes wants it below progressDeadlineSeconds %d; lower the first or raise the second." (int .Values.minReadySeconds) (int .Values.progressDeadlineSeconds)) -}}
+{{- end -}}
+{{- if ge (float64 .Values.config.migrationWaitSeconds) (float64 .Values.progressDeadlineSeconds) -}}
+{{- $faults = append $faults (printf "config.migrationWaitSeconds is %s, and a rollout counts as failed after progressDeadlineSeconds %d; lower the first or raise the second." (include "pricebook.number" .Values.config.migrationWaitSeconds) (int .Values.progressDeadlineSeconds)) -}}
+{{- end -}}
+
+{{- $service := .Values.service -}}
+{{- $balanced := list "LoadBalancer" -}}
+{{- $types := dict "nodePort" (list "LoadBalancer" "NodePort") "externalTrafficPolicy" (list "LoadBalancer" "NodePort") "loadBalancerClass" $balanced "loadBalancerSourceRanges" $balanced -}}
+{{- range $key, $fit := $types -}}
+{{- if and (index $service $key) (not (has $service.type $fit)) -}}
+{{- $faults = append $faults (printf "service.%s is set while service.type is %s, and Kubernetes takes it with %s only; remove it or change service.type." $key $service.type (join " and " $fit)) -}}
+{{- end -}}
+{{- end -}}
+
+{{- with .Values.serviceMonitor -}}
+{{- if and .enabled .scrapeTimeout (gt (include "pricebook.milliseconds" .scrapeTimeout | int) (include "pricebook.milliseconds" .interval | int)) -}}
+{{- $faults = append $faults (printf "serviceMonitor.scrapeTimeout is %s, longer than serviceMonitor.interval %s; shorten the first or lengthen the second." .scrapeTimeout .interval) -}}
 {{- end -}}
 {{- end -}}
 
@@ -133,8 +167,17 @@ What one value alone may be is in values.schema.json. tests/chart/messages.yaml 
 {{- if not (or .host .servingRole) -}}
 {{- $faults = append $faults "database.external.migration.existingSecret is set, but database.external.servingRole is empty, so migrations would not know whom to give rights; set it to the role of the serving URL." -}}
 {{- end -}}
-{{- else if .migration.host -}}
-{{- $faults = append $faults (printf "database.external.migration.host is %s, but database.external.migration.existingSecret is empty; name the Secret of the role that owns the schema." .migration.host) -}}
+{{- $role := (include "pricebook.database" $ | fromYaml).servingRole -}}
+{{- if not (regexMatch "^([a-z_][a-z0-9_]{0,62})?$" $role) -}}
+{{- $faults = append $faults (printf "database.external.user is %s, and migrations give rights to a role of at most 63 lower-case letters, digits and _ only; rename it, or name another role that it is a member of in database.external.servingRole." $role) -}}
+{{- end -}}
+{{- else -}}
+{{- $unused := dict "migration.host" .migration.host "migration.port" (int .migration.port) "migration.user" (ne .migration.user "pricebook" | ternary .migration.user "") "servingRole" .servingRole -}}
+{{- range $name, $value := $unused -}}
+{{- if $value -}}
+{{- $faults = append $faults (printf "database.external.%s is %v, but database.external.migration.existingSecret is empty; name the Secret of the role that owns the schema." $name $value) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -142,6 +185,16 @@ What one value alone may be is in values.schema.json. tests/chart/messages.yaml 
 {{- if $faults -}}
 {{- fail (printf "\n%s" (join "\n" $faults)) -}}
 {{- end -}}
+{{- end -}}
+
+{{/* A duration as Prometheus writes it. */}}
+{{- define "pricebook.milliseconds" -}}
+{{- $units := dict "ms" 1 "s" 1000 "m" 60000 "h" 3600000 "d" 86400000 -}}
+{{- $sum := 0 -}}
+{{- range regexFindAll "[0-9]+(ms|[smhd])" . -1 -}}
+{{- $sum = add $sum (mul (regexFind "[0-9]+" . | int) (index $units (regexFind "[a-z]+" .))) -}}
+{{- end -}}
+{{- $sum -}}
 {{- end -}}
 
 {{/* Pods that a rolling update starts before it ends others: a number, or a share of the replicas rounded up. */}}
