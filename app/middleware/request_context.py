@@ -1,5 +1,6 @@
 """Outermost middleware: request id, one log line per request, and an answer for defects."""
 
+import asyncio
 import re
 import time
 import uuid
@@ -10,7 +11,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import InternalError
-from app.observability.http_metrics import route_template
+from app.observability.http_metrics import CLIENT_CLOSED_REQUEST, route_template
 from app.problems import problem_response
 
 logger = structlog.get_logger("pricebook.access")
@@ -47,6 +48,9 @@ class RequestContextMiddleware:
         with structlog.contextvars.bound_contextvars(request_id=request_id):
             try:
                 await self._app(scope, receive, send_with_id)
+            except asyncio.CancelledError:
+                status = status or CLIENT_CLOSED_REQUEST
+                raise
             except Exception:
                 logger.exception("request failed", method=scope["method"], path=scope["path"])
                 if status is not None:

@@ -14,7 +14,7 @@ NAMES = {
     "namespace": "namespace of the release",
     "availability": "objective: per cent of the requests in 30 days that end without a server error",
     "latencyPercent": "objective: per cent of the requests in 30 days that are answered in time",
-    "latencySeconds": "what in time means; a bound of the histogram http_request_duration_seconds",
+    "latencySeconds": "what in time means; a bound of the histogram pricebook_request_seconds",
     "minimumRate": "requests per second, over the long window, below which the objectives do not alert",
     "runbookURL": "where the runbooks are, without the file's name",
     "grafanaURL": "where Grafana is; may be empty",

@@ -88,24 +88,27 @@ RELEASE = {"namespace": "@namespace@", "job": "@job@"}
 def recording_rules() -> list[Record]:
     """Requests and bad requests of each objective, over windows; and the objectives themselves, for the boards.
 
-    Only the shortest window looks at the raw series, of which there are many. The longer ones add up what that one
-    recorded, so they cost next to nothing and weigh each moment by its traffic.
+    They count by outcome: those series exist from a process's start, so that a rate sees the first failure. Missed is
+    only what comes before a process's first scrape. The longer windows add up what the shortest one recorded, which
+    weighs each moment by its traffic.
     """
     availability, latency = {"slo": "availability"}, {"slo": "latency"}
-    requests = "sum by (namespace, job) (rate(http_requests_total<self>[5m]))"
-    failed = 'sum by (namespace, job) (rate(http_requests_total<self,status=~"5..">[5m]))'
-    answered = 'sum by (namespace, job) (rate(http_request_duration_seconds_count<self,status!~"5..">[5m]))'
+
+    def rate(series: str) -> str:
+        return f"sum by (namespace, job) (rate(pricebook_request_seconds_{series}[5m]))"
+
+    # Who went away may not have wanted to wait: that says nothing about errors, but it is not an answer in time.
+    requests = rate('count<self,outcome!="abandoned">')
+    failed = rate('count<self,outcome="failed">')
+    not_failed = rate('count<self,outcome!="failed">')
     # A bound is written as 1.0 by some versions and as 1 by others.
-    in_time = (
-        "sum by (namespace, job) ("
-        'rate(http_request_duration_seconds_bucket<self,status!~"5..",le=~"@latencySeconds@([.]0)?">[5m]))'
-    )
+    in_time = rate('bucket<self,outcome="answered",le=~"@latencySeconds@([.]0)?">')
     all_, bad, ratio = (f"pricebook:slo_{name}" for name in ("requests:rate5m", "bad_requests:rate5m", "bad_requests"))
     return [
         Record(all_, requests, availability),
-        Record(all_, answered, latency),
-        Record(bad, f"{failed}\nor\n0 * {requests}", availability),
-        Record(bad, f"{answered}\n-\n{in_time}", latency),
+        Record(all_, not_failed, latency),
+        Record(bad, failed, availability),
+        Record(bad, f"{not_failed}\n-\n{in_time}", latency),
         Record(f"{ratio}:ratio_rate5m", f"{bad}<self>\n/\n{all_}<self>"),
         *(
             Record(

@@ -16,6 +16,7 @@ from app.errors import Busy, DatabaseUnavailable
 from app.main import create_app
 from app.migrations import head
 from app.models import ChangeType
+from app.observability.http_metrics import RequestOutcome
 from app.observability.metrics import SECONDS, DatabaseError, PriceRead
 from app.settings import Settings
 from tests.api.test_operations import admin
@@ -28,6 +29,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "metrics.md"
 PROMISED: dict[str, tuple[str, set[str]]] = {
     "http_requests_total": ("counter", {"method", "handler", "status"}),
     "http_request_duration_seconds": ("histogram", {"method", "handler", "status"}),
+    "pricebook_request_seconds": ("histogram", {"outcome"}),
     "http_request_size_bytes": ("summary", {"handler"}),
     "http_response_size_bytes": ("summary", {"handler"}),
     "pricebook_info": ("gauge", {"version", "schema", "server"}),
@@ -112,7 +114,7 @@ def test_every_metric_is_documented() -> None:
 
 def test_values_of_labels_and_buckets_are_documented() -> None:
     document = DOCUMENT.read_text()
-    for name in (*ChangeType, *DatabaseError, *PriceRead):
+    for name in (*ChangeType, *DatabaseError, *PriceRead, *RequestOutcome):
         assert f"`{name}`" in document, name
     assert f"{', '.join(str(bound) for bound in SECONDS[:-1])} and {SECONDS[-1]} seconds" in document
 
@@ -147,6 +149,24 @@ async def test_an_oversized_body_to_an_address_that_is_redirected_is_no_new_seri
     async with client_of(app) as client:
         assert (await client.post("/v1/books/", content=b" " * 2000)).status_code == 413
         assert value(await samples(app), "http_requests_total", method="POST", handler="none", status="413") == 1
+
+
+async def test_outcomes_are_counted_from_zero(settings: Settings) -> None:
+    app = create_app(settings.model_copy(update={"max_concurrent_requests": 1}))
+
+    @app.get("/defect")
+    async def defect() -> None:
+        raise RuntimeError
+
+    name = "pricebook_request_seconds_count"
+    at_first = await samples(app)
+    assert [at_first[name, frozenset({("outcome", outcome)})] for outcome in RequestOutcome] == [0, 0, 0]
+    async with client_of(app) as client:
+        for path, status in (("/v1/books", 200), ("/nowhere", 404), ("/v1/items?limit=many", 422), ("/defect", 500)):
+            assert (await client.get(path)).status_code == status
+        app.state.traffic.in_flight = 1
+        assert (await client.get("/v1/books")).status_code == 503
+    assert increases(at_first, await samples(app), name) == {"answered": 3, "failed": 2}
 
 
 async def test_without_a_trace_there_is_no_exemplar(client: httpx2.AsyncClient, app: FastAPI) -> None:

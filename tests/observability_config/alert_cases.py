@@ -20,18 +20,19 @@ class Case:
     calm: str = "0m"
 
 
-def _requests(good: str, failed: str) -> dict[str, str]:
+def _requests(good: str, failed: str, abandoned: str = "0x1500", pod: str = POD) -> dict[str, str]:
+    counts = {"answered": good, "failed": failed, "abandoned": abandoned}
     return {
-        'http_requests_total{method="GET",handler="/items/",status="200"}': good,
-        'http_requests_total{method="GET",handler="/items/",status="503"}': failed,
+        f'pricebook_request_seconds_count{{pod="{pod}",outcome="{outcome}"}}': values
+        for outcome, values in counts.items()
     }
 
 
-def _durations(all_: str, in_time: str) -> dict[str, str]:
-    labels = 'method="GET",handler="/items/",status="200"'
-    return {
-        f"http_request_duration_seconds_count{{{labels}}}": all_,
-        f'http_request_duration_seconds_bucket{{{labels},le="0.25"}}': in_time,
+def _durations(all_: str, in_time: str, abandoned: str = "0x1500") -> dict[str, str]:
+    return _requests(all_, "0+1x1500", abandoned) | {
+        f'pricebook_request_seconds_bucket{{pod="{POD}",outcome="answered",le="0.25"}}': in_time,
+        # What failed in no time was not answered in time.
+        f'pricebook_request_seconds_bucket{{pod="{POD}",outcome="failed",le="0.25"}}': "0+1x1500",
     }
 
 
@@ -66,6 +67,16 @@ CASES: dict[str, list[Case]] = {
             _requests("0+594x360", "0+6x360"),
             {f"1% {_FAILED.format('6h')}": _burning("availability", "6h")},
         ),
+        Case(
+            "the first 600 requests of a new pod, beside one of 60 a minute",
+            "364m",
+            _requests("0+60x370", "0x370") | _requests("_x360 0x10", "_x360 0 600x9", pod="new"),
+            {
+                f"11.43% {_FAILED.format('1h')}": _burning("availability", "1h"),
+                f"2.165% {_FAILED.format('6h')}": _burning("availability", "6h"),
+            },
+        ),
+        Case("clients go away, and nothing fails", "360m", _requests("0+600x360", "0x360", abandoned="0+600x360")),
         Case("the same, while less than 0.1 requests per second come", "360m", _requests("0+4x360", "0+1x360")),
         Case("it is over for six minutes", "382m", _requests("0+600x382", "0x360 60+60x15 960x6")),
         Case("one in 1000 fails, as allowed", "360m", _requests("0+1998x360", "0+2x360")),
@@ -103,6 +114,12 @@ CASES: dict[str, list[Case]] = {
             "360m",
             _durations("0+600x360", "0+540x360"),
             {f"10% {_SLOW.format('6h')}": _burning("latency", "6h")},
+        ),
+        Case(
+            "one in eleven goes away for six hours",
+            "360m",
+            _durations("0+600x360", "0+600x360", abandoned="0+60x360"),
+            {f"9.091% {_SLOW.format('6h')}": _burning("latency", "6h")},
         ),
         Case("the same, while less than 0.1 requests per second come", "360m", _durations("0+5x360", "0x360")),
         Case("it is over for six minutes", "382m", _durations("0+600x382", "0+600x360 216000x15 216600+600x6")),

@@ -39,6 +39,14 @@ def test_runbook(alert: str) -> None:
         assert f'namespace="{NAMESPACE}"' in expr
     for variable in re.findall(r"\$([A-Z]+)", text):
         assert variable in {"NAMESPACE", "RELEASE", "NAME", "POD"}
+    for command in re.findall(r"kubectl .*\blogs .*", text):
+        # With a selector, kubectl shows ten lines of each pod unless told otherwise, whatever --since says.
+        assert " -l " not in command or " --tail=" in command, command
+    # An unquoted question mark is a pattern, and zsh refuses one that no file matches.
+    assert not re.search(r"\shttps?:\S*[?]", text)
+    for command in re.findall(r"kubectl .*\bhpa .*", text):
+        # KEDA's autoscaler has a name of its own.
+        assert '"$NAME"' not in command or '"keda-hpa-$NAME"' in command, command
 
 
 def test_the_table_of_alerts_is_true() -> None:

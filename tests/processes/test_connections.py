@@ -211,3 +211,33 @@ async def test_more_requests_than_the_limit_are_refused_at_once(
     assert [given.status_code for given in answers] == [200] * limit
     assert after.status_code == 200
     assert ("/items/", 503) in [(line["path"], line["status"]) for line in logged(service, "request")]
+
+
+async def test_a_client_that_goes_away_is_no_failure_of_the_service(
+    owner_url: URL, settings: dict[str, object], kind: str, tmp_path: Path
+) -> None:
+    # gunicorn ends its request; uvicorn finishes it, for nobody.
+    status, outcome = (499, "abandoned") if kind == "gunicorn" else (200, "answered")
+    limits = {"database_lock_timeout_milliseconds": 60_000, "database_statement_timeout_milliseconds": 60_000}
+    with running("serve", tmp_path, **settings, **limits) as service:
+
+        def counted() -> bool:
+            return bool(logged(service, "request"))
+
+        owner = await asyncpg.connect(postgres.text(owner_url))
+        async with owner.transaction():
+            await owner.execute("UPDATE ledger SET seq = seq")
+            async with httpx2.AsyncClient(base_url=service.api, timeout=0.5) as client:
+                with pytest.raises(httpx2.ReadTimeout):
+                    await client.post("/items/", json={"name": "Held", "price": 1})
+            if kind == "gunicorn":
+                await asyncio.to_thread(until, counted, "the request is not ended")
+        await owner.close()
+        await asyncio.to_thread(until, counted, "the request is not finished")
+        metrics = httpx2.get(f"{service.admin}/metrics").text
+    assert [line["status"] for line in logged(service, "request")] == [status]
+    assert f'http_requests_total{{handler="/items/",method="POST",status="{status}"}} 1.0' in metrics
+    for name in ("answered", "failed", "abandoned"):
+        count = f'pricebook_request_seconds_count{{outcome="{name}"}} {float(name == outcome)}'
+        assert count in metrics, metrics
+    assert "Traceback" not in service.log.read_text()

@@ -104,10 +104,12 @@ def _alerts() -> house.Panel:
 def _requests() -> list[house.Panel]:
     rate = "rate(http_requests_total<self%s>[$__rate_interval])"
     failed = rate % ',status=~"5.."'
+    outcomes = "sum(rate(pricebook_request_seconds_count<self,outcome%s>[$__rate_interval]))"
     buckets = "rate(http_request_duration_seconds_bucket<self>[$__rate_interval])"
     by_status = house.graph(
         "Answers by status",
-        "Requests per second by status code. 4xx are answers too: an unknown item, or no price at that time.",
+        "Requests per second by status code. 4xx are answers too: an unknown item, or no price at that time. "
+        "499 got none: the client went away.",
         "reqps",
         Query(f"sum by (status) ({rate % ''})", "{{status}}"),
         stacked=True,
@@ -125,9 +127,9 @@ def _requests() -> list[house.Panel]:
         by_status,
         house.graph(
             "Share of requests that failed",
-            "Server errors among all requests, of all routes together.",
+            "Server errors among all requests whose client waited, of all routes together.",
             "percentunit",
-            Query(f"({or_zero(f'sum({failed})')}) / sum({rate % ''})", "failed"),
+            Query(f"{outcomes % '="failed"'} / {outcomes % '!="abandoned"'}", "failed"),
             Query('1 - pricebook:slo_objective:ratio<self,slo="availability">', "allowed over 30 days", limit=True),
         ),
         house.graph(
