@@ -132,3 +132,6 @@ PROBLEM_TYPE: dict[str, Any] = {
     "status": 404,
     "description": "The item has no price in this book at the instant asked about.",
 }
+QUOTE_REQUEST: dict[str, Any] = {}
+QUOTE: dict[str, Any] = {}
+VERIFICATION: dict[str, Any] = {"matches": True, "difference": None}
