@@ -23,7 +23,7 @@ def _steps(line: Line, entry: Entry, policy: Policy) -> Iterator[str]:
     unit, per = line.unit_price, line.per
     if policy.level is RoundingLevel.UNIT:
         unit, per = policy.quotient(unit, per), Decimal(1)
-        yield f"unit price: {price}{_result(line.unit_price, line.per, rounded(unit))}"
+        yield f"unit price: {price}{_result(line.unit_price, line.per, rounded(unit), price)}"
         price = rounded(unit)
     worth = EXACT.multiply(line.quantity, unit)
     yield f"{money.plain(line.quantity)} x {price}{_result(worth, per, rounded(entry.value))}"
@@ -34,13 +34,23 @@ def _steps(line: Line, entry: Entry, policy: Policy) -> Iterator[str]:
     yield _tax(line, entry, policy)
 
 
-def _result(numerator: Decimal, denominator: Decimal, rounded: str) -> str:
-    """``= exact``, and ``-> rounded`` if that is another number; the exact one only if it has an end."""
+def _result(numerator: Decimal, denominator: Decimal, rounded: str, said: str = "") -> str:
+    """``= exact``, and ``-> rounded`` if that is another number; the exact one only if it has an end.
+
+    :param said: what was said before, which is not said again.
+    """
+    exact = _exact(numerator, denominator)
+    if exact is not None and Decimal(exact) == Decimal(rounded):
+        return f" = {rounded}"
+    return f" -> {rounded}" if exact in {None, said} else f" = {exact} -> {rounded}"
+
+
+def _exact(numerator: Decimal, denominator: Decimal, digits: int = 0) -> str | None:
+    """A quotient, if it has an end."""
     try:
-        exact = money.plain(EXACT.divide(numerator, denominator))
+        return money.plain(EXACT.divide(numerator, denominator), digits)
     except Inexact:
-        return f" -> {rounded}"
-    return f" = {rounded}" if Decimal(exact) == Decimal(rounded) else f" = {exact} -> {rounded}"
+        return None
 
 
 def _adjustment(adjustment: Adjustment, amount: Decimal, worth: Decimal, per: Decimal, policy: Policy) -> str:
@@ -50,7 +60,7 @@ def _adjustment(adjustment: Adjustment, amount: Decimal, worth: Decimal, per: De
         return f"{kind}: {shown}"
     if adjustment.base is not None:
         worth, per = adjustment.base, Decimal(1)
-    base = money.plain(policy.quotient(worth, per), policy.digits)
+    base = _exact(worth, per, policy.digits) or f"{money.plain(worth)} / {money.plain(per)}"
     product = EXACT.multiply(adjustment.percent, worth)
     percent = money.plain(adjustment.percent)
     return f"{kind}: {percent} % of {base}{_result(product, EXACT.multiply(Decimal(100), per), shown)}"
