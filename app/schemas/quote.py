@@ -152,24 +152,29 @@ class QuoteRequest(Input):
         return self
 
 
+# Of a quote that is sent back, text may be shown again as what differs: it must be short, and something that JSON can
+# hold. A limit of its length makes pydantic refuse halves of surrogate pairs.
+Figure = Annotated[DecimalString, Field(max_length=200)]
+
+
 class QuotedAdjustment(Output):
     """An adjustment, and what it comes to."""
 
-    amount: DecimalString
-    percent: DecimalString | None
-    base: DecimalString | None = Field(description="As sent")
+    amount: Figure
+    percent: Figure | None
+    base: Figure | None = Field(description="As sent")
     reason: str | None
 
 
 class QuotedDocumentAdjustment(QuotedAdjustment):
     """An adjustment of the document, and its part of the tax."""
 
-    tax_rate: DecimalString | None
+    tax_rate: Figure | None
     tax_category: str | None
     tax_included: bool
-    net: DecimalString
-    tax: DecimalString
-    gross: DecimalString
+    net: Figure
+    tax: Figure
+    gross: Figure
 
 
 class QuotedLine(Output):
@@ -178,17 +183,17 @@ class QuotedLine(Output):
     id: str | None
     item: str | None = Field(description="The item's id")
     price_id: UUID | None = Field(description="The price row that answered; null: the price was stated")
-    quantity: DecimalString
-    unit_price: DecimalString
-    per: DecimalString
-    tax_rate: DecimalString | None
+    quantity: Figure
+    unit_price: Figure
+    per: Figure
+    tax_rate: Figure | None
     tax_category: str | None
     tax_included: bool
     adjustments: list[QuotedAdjustment]
-    amount: DecimalString = Field(description="Quantity x price and the adjustments; contains tax if `tax_included`")
-    net: DecimalString
-    tax: DecimalString
-    gross: DecimalString
+    amount: Figure = Field(description="Quantity x price and the adjustments; contains tax if `tax_included`")
+    net: Figure
+    tax: Figure
+    gross: Figure
     explain: list[str] | None = Field(
         description="With `explain=true`: the arithmetic, step by step; not in the digest"
     )
@@ -197,11 +202,11 @@ class QuotedLine(Output):
 class TaxGroup(Output):
     """What is taxed in the same way. `base` is without tax."""
 
-    tax_category: str
-    tax_rate: DecimalString | None = Field(description="null: the tax is stated as an amount")
+    tax_category: TaxCategory
+    tax_rate: Figure | None = Field(description="null: the tax is stated as an amount")
     tax_included: bool
-    base: DecimalString
-    tax: DecimalString
+    base: Figure
+    tax: Figure
 
 
 class QuotedRounding(Output):
@@ -210,7 +215,7 @@ class QuotedRounding(Output):
     mode: RoundingMode
     level: RoundingLevel
     digits: int
-    cash_increment: DecimalString | None
+    cash_increment: Figure | None
 
 
 class Quote(Output):
@@ -221,20 +226,21 @@ class Quote(Output):
     book: str | None = Field(description="null: every price was stated")
     currency: str
     at: datetime
-    known_seq: int = Field(description="The last change taken into account")
-    algorithm: str = Field(description="Name of the arithmetic; it never changes its results")
+    known_seq: int = Field(strict=True, ge=1, le=2**63 - 1, description="The last change taken into account")
+    algorithm: str = Field(max_length=100, description="Name of the arithmetic; it never changes its results")
     rounding: QuotedRounding
     lines: list[QuotedLine]
     adjustments: list[QuotedDocumentAdjustment]
     tax_groups: list[TaxGroup]
-    net: DecimalString
-    tax: DecimalString
-    gross: DecimalString
-    cash_rounding: DecimalString
-    prepaid: DecimalString
-    payable: DecimalString
+    net: Figure
+    tax: Figure
+    gross: Figure
+    cash_rounding: Figure
+    prepaid: Figure
+    payable: Figure
     digest: str = Field(
-        description="SHA-256 of the answer without `digest` and `explain`, as canonical JSON, in hexadecimal"
+        max_length=64,
+        description="SHA-256 of the answer without `digest` and `explain`, as canonical JSON, in hexadecimal",
     )
 
     def request(self) -> QuoteRequest:
