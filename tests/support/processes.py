@@ -104,14 +104,14 @@ def wait_until_ready(service: Service) -> None:
 
 
 def run(
-    *arguments: object, directory: Path, stdin: str | None = None, **settings: object
+    *arguments: object, directory: Path, stdin: object = None, **settings: object
 ) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
         [PRICEBOOK, *map(str, arguments)],
         cwd=directory,
         env=environment(**settings),
-        input=stdin,
+        input=None if stdin is None else str(stdin),
         capture_output=True,
         text=True,
         timeout=60,
