@@ -4,9 +4,11 @@ Nothing here is shared with the arithmetic of the application, not even its type
 and every figure is a whole number of minor units. :func:`compare` looks at another calculator's totals from outside.
 """
 
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from fractions import Fraction
 from typing import Any
 
@@ -69,10 +71,10 @@ def whole(value: Fraction, mode: str) -> int:
         return round(value)
     size = abs(value)
     rounded = {
-        "half_up": (size + Fraction(1, 2)).__floor__(),
-        "half_down": (size - Fraction(1, 2)).__ceil__(),
-        "up": size.__ceil__(),
-        "down": size.__floor__(),
+        "half_up": math.floor(size + Fraction(1, 2)),
+        "half_down": math.ceil(size - Fraction(1, 2)),
+        "up": math.ceil(size),
+        "down": math.floor(size),
     }[mode]
     return rounded if value > 0 else -rounded
 
@@ -132,8 +134,12 @@ def figures(document: OracleDocument) -> dict[str, Any]:
     return found | {"prepaid": prepaid, "payable": payable, "cash_rounding": payable - due}
 
 
+def _units(digits: int) -> int:
+    return int(10**digits)
+
+
 def _minor(document: OracleDocument, text: str) -> int:
-    value = Fraction(text) * 10**document.digits
+    value = Fraction(text) * _units(document.digits)
     assert value.denominator == 1, "amounts have no more digits than results"
     return value.numerator
 
@@ -142,7 +148,7 @@ def _adjusted(document: OracleDocument, adjustment: OracleAdjustment, default_ba
     """What an adjustment comes to; the base is in minor units."""
     if adjustment.amount is not None:
         return _minor(document, adjustment.amount)
-    base = default_base if adjustment.base is None else Fraction(adjustment.base) * 10**document.digits
+    base = default_base if adjustment.base is None else Fraction(adjustment.base) * _units(document.digits)
     return whole(base * Fraction(adjustment.percent or "") / 100, document.mode)
 
 
@@ -151,7 +157,7 @@ def _line(document: OracleDocument, number: int, found: dict[str, Any]) -> Part:
         return whole(value, document.mode)
 
     line, place = document.lines[number], f"lines/{number}"
-    count, unit = Fraction(line.quantity), 10**document.digits
+    count, unit = Fraction(line.quantity), _units(document.digits)
     each = Fraction(line.price) / Fraction(line.per) * unit
     each_tax = None if line.stated_tax is None else Fraction(line.stated_tax) / Fraction(line.per) * unit
     if document.level == "unit":
@@ -184,10 +190,10 @@ def _document_adjustment(document: OracleDocument, number: int, lines: list[Part
 def _taxes(members: list[Part], mode: str) -> dict[str, int]:
     """The tax of each part of a group: its own, or its share."""
     exact = [(part.place, exact_tax(Fraction(part.amount), part.tax)) for part in members if part.own is None]
-    taxes = {place: share.__floor__() for place, share in exact}
+    taxes = {place: math.floor(share) for place, share in exact}
     left = whole(sum((share for _, share in exact), Fraction(0)), mode) - sum(taxes.values())
     # Python keeps the order of what is equal: of two that lost as much, the first is first.
-    by_loss = sorted(exact, key=lambda one: one[1] - one[1].__floor__(), reverse=True)
+    by_loss = sorted(exact, key=lambda one: one[1] % 1, reverse=True)
     assert 0 <= left <= len(by_loss)
     for place, _ in by_loss[:left]:
         taxes[place] += 1
@@ -197,8 +203,8 @@ def _taxes(members: list[Part], mode: str) -> dict[str, int]:
 def figures_of(totals: Any, digits: int) -> dict[str, Any]:
     """The same figures, read from totals that have the shape of the application's."""
 
-    def minor(amount: Any) -> Fraction:
-        return Fraction(amount) * 10**digits
+    def minor(amount: Decimal) -> Fraction:
+        return Fraction(amount) * _units(digits)
 
     found: dict[str, Any] = {}
     for name in ("lines", "adjustments"):
