@@ -29,8 +29,10 @@ def test_the_figures_are_those_of_the_arithmetic() -> None:
     stated = examples.QUOTE
     lines = [
         Line(
-            *(Decimal(line[name]) for name in ("quantity", "unit_price", "per")),
-            tax=tax(line),
+            Decimal(line["quantity"]),
+            Decimal(line["unit_price"]),
+            Decimal(line["per"]),
+            tax(line),
             adjustments=[adjustment(each) for each in line["adjustments"]],
         )
         for line in stated["lines"]
