@@ -43,7 +43,7 @@ format: ## Format the code and mend what the linter can
 	@$(UV) run --no-sync ruff format .
 	@$(UV) run --no-sync ruff check --fix .
 
-bench: ## Compare a price read with a bare answer and with a tutorial's stack, in one run
+bench: ## Compare price reads and quotes with a bare answer and with a tutorial's stack, in one run
 	@$(UV) sync --locked --quiet
 	@$(UV) run --no-sync python -m bench
 

@@ -134,6 +134,28 @@ def demo(
     asyncio.run(demonstration.run(file, url))
 
 
+@cli.command()
+def quote(
+    file: Annotated[str, typer.Argument(help="A request of POST /v1/quotes as JSON; - is standard input")],
+    verify: Annotated[
+        bool, typer.Option("--verify", help="The file is a stored answer: is it right? Exit code 3 if it is not")
+    ] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Add the arithmetic of each line")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the service's answer as it is")] = False,
+    url: Annotated[str, typer.Option(envvar="PRICEBOOK_URL", help="Address of the service")] = "http://127.0.0.1:8000",
+) -> None:
+    """Let a running service add up a document, and show lines, taxes and totals; or check a stored answer."""
+    from app import quote_report  # the other commands start faster without
+
+    try:
+        if not verify:
+            quote_report.show(file, url, explain=explain, as_json=as_json)
+        elif not quote_report.verify(file, url, as_json=as_json):
+            raise typer.Exit(3)
+    except quote_report.QuoteError as error:
+        _fail(str(error))
+
+
 def _fail(message: str) -> NoReturn:
     typer.echo(message, err=True)
     sys.exit(1)

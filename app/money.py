@@ -1,7 +1,7 @@
 """Exact money: reading, writing and rounding decimal amounts.
 
 Everything here is pure and works on :class:`decimal.Decimal`; a float never holds money. Arithmetic runs in
-:data:`CONTEXT`, which raises instead of rounding silently, whatever context the caller's thread has.
+:data:`EXACT`, which raises instead of rounding, whatever context the caller's thread has.
 """
 
 import re
@@ -15,6 +15,7 @@ from decimal import (
     Context,
     Decimal,
     DivisionByZero,
+    Inexact,
     InvalidOperation,
     Overflow,
 )
@@ -29,8 +30,13 @@ INTEGER_DIGITS = 12
 DECIMAL_DIGITS = 12
 """The most digits an amount may have after the decimal point: published lists hold 0.061232374 EUR per unit."""
 
-CONTEXT = Context(prec=60, traps=[InvalidOperation, DivisionByZero, Overflow])
-"""Wide enough for quantity x price x rate of the largest inputs (12+12 digits each) without any rounding."""
+_DEFECTS = [InvalidOperation, DivisionByZero, Overflow]
+
+EXACT = Context(prec=120, traps=[*_DEFECTS, Inexact])
+"""Wide enough for the product of four of the largest inputs (12+12 digits each). It refuses what it cannot hold, so
+only :func:`round_to` and :func:`round_quotient` round."""
+
+_ROUNDING = Context(prec=120, traps=_DEFECTS)
 
 _PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
 
@@ -57,6 +63,14 @@ class RoundingMode(StrEnum):
     """Away from zero."""
     DOWN = "down"
     """Towards zero."""
+
+
+class RoundingLevel(StrEnum):
+    """Where a quote rounds tax: once for each tax group, for each line, or for each unit."""
+
+    GROUP = "group"
+    LINE = "line"
+    UNIT = "unit"
 
 
 _DECIMAL_ROUNDING = {
@@ -105,7 +119,35 @@ def plain(value: Decimal, digits: int = 0) -> str:
 
 def round_to(value: Decimal, digits: int, mode: RoundingMode = RoundingMode.HALF_UP) -> Decimal:
     """Round to ``digits`` decimals. Zero never keeps a minus sign."""
-    rounded = value.quantize(Decimal(1).scaleb(-digits), rounding=_DECIMAL_ROUNDING[mode], context=CONTEXT)
+    rounded = value.quantize(Decimal(1).scaleb(-digits), rounding=_DECIMAL_ROUNDING[mode], context=_ROUNDING)
+    return rounded or abs(rounded)
+
+
+def round_quotient(
+    numerator: Decimal, denominator: Decimal, digits: int, mode: RoundingMode = RoundingMode.HALF_UP
+) -> Decimal:
+    """Round a quotient to ``digits`` decimals as if all of its decimals were known, of which there may be no end.
+
+    :param denominator: greater than zero.
+    """
+    step = EXACT.scaleb(denominator, -digits)
+    whole = EXACT.divide_int(numerator, step)
+    rest = EXACT.abs(EXACT.remainder(numerator, step))
+    half = EXACT.compare(EXACT.add(rest, rest), step)
+    match mode:
+        case RoundingMode.HALF_UP:
+            away = half >= 0
+        case RoundingMode.HALF_DOWN:
+            away = half > 0
+        case RoundingMode.HALF_EVEN:
+            away = half > 0 or (half == 0 and EXACT.remainder(whole, Decimal(2)) != 0)
+        case RoundingMode.UP:
+            away = rest != 0
+        case RoundingMode.DOWN:
+            away = False
+    if away:
+        whole = EXACT.add(whole, -1 if numerator < 0 else 1)
+    rounded = EXACT.scaleb(whole, -digits)
     return rounded or abs(rounded)
 
 
@@ -154,8 +196,12 @@ def split_tax(
     if rate is None:
         stated = round_to(tax or Decimal(0), digits, mode)
     else:
-        divisor = CONTEXT.add(100, rate) if included else Decimal(100)
-        stated = round_to(CONTEXT.divide(CONTEXT.multiply(base, rate), divisor), digits, mode)
+        stated = round_quotient(EXACT.multiply(base, rate), tax_divisor(rate, included=included), digits, mode)
     if included:
-        return Taxed(net=CONTEXT.subtract(base, stated), tax=stated, gross=base)
-    return Taxed(net=base, tax=stated, gross=CONTEXT.add(base, stated))
+        return Taxed(net=EXACT.subtract(base, stated), tax=stated, gross=base)
+    return Taxed(net=base, tax=stated, gross=EXACT.add(base, stated))
+
+
+def tax_divisor(rate: Decimal, *, included: bool) -> Decimal:
+    """What amount x rate is divided by to give the tax, whether the amount contains it or not."""
+    return EXACT.add(Decimal(100), rate) if included else Decimal(100)

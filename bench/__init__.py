@@ -1,4 +1,4 @@
-"""`python -m bench`: what a price read costs, beside a bare answer and beside a tutorial's stack."""
+"""`python -m bench`: what a price read and a quote cost, beside a bare answer and beside a tutorial's stack."""
 
 
 class BenchFailed(Exception):

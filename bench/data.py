@@ -46,7 +46,7 @@ async def fill_tutorial(url: str) -> list[str]:
     """
 
     async def fill(client: httpx2.AsyncClient, number: int) -> str:
-        item = {"name": f"Item {number}", "description": None, "price": float(_now(number)), "tax": 3.2}
+        item = {"name": f"Item {number}", "description": None, "price": float(price(number)), "tax": 3.2}
         created = await _ask(client, "POST", "/items/", item)
         path = f"/items/{created['id']}"
         _expect(await _ask(client, "GET", path), created)
@@ -64,7 +64,7 @@ async def fill_pricebook(url: str) -> list[str]:
     starts = [(today + timedelta(days=days)).isoformat() for days in (-365, -30, 30)]
 
     async def fill(client: httpx2.AsyncClient, number: int) -> str:
-        now = _now(number)
+        now = price(number)
         past, present, scheduled = (
             {"amount": str(amount), "tax_rate": "19", "valid_from": start}
             for amount, start in zip((now - 1, now, now + 1), starts, strict=True)
@@ -81,7 +81,7 @@ async def fill_pricebook(url: str) -> list[str]:
     return await _for_each_item(url, fill)
 
 
-def _now(number: int) -> Decimal:
+def price(number: int) -> Decimal:
     """The present price of an item."""
     return Decimal(1_000 + number).scaleb(-2)
 

@@ -26,11 +26,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a run asks for: the paths in a file, in turn."""
+    """What a run asks for: the lines of a file, in turn, as ``spread.lua`` reads them."""
 
     name: str
     url: str
-    paths: Path
+    requests: Path
+    connections: int = CONNECTIONS
 
 
 def find_wrk() -> str:
@@ -55,8 +56,8 @@ def measure(wrk: str, target: Target, seconds: int) -> Run:
 
 
 def _run(wrk: str, target: Target, seconds: int) -> Run:
-    command = [wrk, "--threads=1", f"--connections={CONNECTIONS}", f"--duration={seconds}s", "--timeout=10s"]
-    command += [f"--script={_SCRIPT}", target.url, "--", str(target.paths)]
+    command = [wrk, "--threads=1", f"--connections={target.connections}", f"--duration={seconds}s", "--timeout=10s"]
+    command += [f"--script={_SCRIPT}", target.url, "--", str(target.requests)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 30)
         summary = json.loads(done.stdout.splitlines()[-1])

@@ -34,7 +34,8 @@ from app.migrations import migrate
 from app.models import ItemKey
 from app.pagination import Cursors
 from app.schemas.price import Lookup, LookupLine
-from app.services import answers, items, lookups, schedules
+from app.schemas.quote import QuoteLine, QuoteRequest
+from app.services import answers, items, lookups, quotes, schedules
 from app.services.questions import Moment
 from app.settings import Settings
 from bench import BenchFailed, data
@@ -191,6 +192,8 @@ async def _reads(database: Database, size: int) -> dict[str, _Read]:
     cursors = Cursors("of this run")
     one = Decimal(1)
     lookup = Lookup(lines=[LookupLine(item=str(item)) for item in some])
+    document = QuoteRequest(lines=[QuoteLine(item=str(item)) for item in some])
+    stated = QuoteRequest(lines=[QuoteLine(unit_price=one, tax_rate=one) for _ in some])
     after_list_prices = Moment(known_seq=number + 2 + size * _LIST_PRICES // _ROWS_PER_ITEM)
     just_now = datetime.now(UTC)
 
@@ -214,6 +217,8 @@ async def _reads(database: Database, size: int) -> dict[str, _Read]:
         "price by sku, known_seq": price(ItemKey(None, sku), after_list_prices),
         "price by id, known_at": price(middle, Moment(known_at=just_now)),
         "lookup of 1000": lambda session: lookups.look_up(session, lookup),
+        "quote of 1000": lambda session: quotes.quote(session, document),
+        "quote of 1000, prices stated": lambda session: quotes.quote(session, stated),
         "list of 50": listing(),
         "schedule, first 100": schedule(),
         "schedule, next 100": schedule(first.next),

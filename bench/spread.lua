@@ -1,12 +1,18 @@
--- Asks for every path in a file in turn, and ends with one line of JSON for bench/load.py.
+-- Asks for every line of a file in turn, and ends with one line of JSON for bench/load.py.
+-- A line is a path, or a path, a tab and the JSON document that is posted there.
 -- wrk's errors.status counts answers above 399; the servers under test redirect nothing.
 
 local requests = {}
 local position = 0
 
 function init(args)
-  for path in io.lines(args[1]) do
-    requests[#requests + 1] = wrk.format("GET", path)
+  for line in io.lines(args[1]) do
+    local path, document = line:match("^([^\t]+)\t(.+)$")
+    if path then
+      requests[#requests + 1] = wrk.format("POST", path, {["Content-Type"] = "application/json"}, document)
+    else
+      requests[#requests + 1] = wrk.format("GET", line)
+    end
   end
 end
 

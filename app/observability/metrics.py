@@ -48,6 +48,14 @@ class PriceRead(StrEnum):
     UNKNOWN_ITEM = "unknown_item"
 
 
+class QuoteResult(StrEnum):
+    """What came of a quote, or of a stored one that was checked."""
+
+    QUOTED = "quoted"
+    VERIFIED = "verified"
+    DIFFERENT = "different"
+
+
 POOL_WAIT = Histogram(
     "pricebook_database_pool_wait_seconds",
     "Time to get a connection from the pool, opening one if need be.",
@@ -81,6 +89,13 @@ PRICE_READS = Counter(
     registry=_EVENTS,
 )
 
+QUOTES = Counter(
+    "pricebook_quotes_total",
+    "Quotes answered, and stored quotes verified or found different.",
+    ["result"],
+    registry=_EVENTS,
+)
+
 # Every series exists from the start, so that the first event is seen as an increase.
 for _metric, _values in (
     (POOL_WAIT, POOLS),
@@ -88,6 +103,7 @@ for _metric, _values in (
     (DATABASE_ERRORS, DatabaseError),
     (CHANGES, ChangeType),
     (PRICE_READS, PriceRead),
+    (QUOTES, QuoteResult),
 ):
     for _value in _values:
         _metric.labels(_value)

@@ -62,6 +62,9 @@ def _number_schema(example: str) -> WithJsonSchema:
     )
 
 
+SignedDecimal = Annotated[Decimal, BeforeValidator(_decimal), _number_schema("-5.00")]
+"""A number that may be negative."""
+
 Amount = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_not_negative), _number_schema("19.99")]
 """Money that is not negative."""
 

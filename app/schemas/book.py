@@ -2,24 +2,15 @@
 
 from datetime import datetime
 from decimal import Decimal
-from enum import StrEnum
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from app import instants, money
-from app.money import RoundingMode
+from app.money import RoundingLevel, RoundingMode
 from app.schemas import examples
 from app.schemas.base import Amount, BookKey, DecimalString, Input, Name, Output
-
-
-class RoundingLevel(StrEnum):
-    """Where a quote rounds tax: once for each tax group, for each line, or for each unit."""
-
-    GROUP = "group"
-    LINE = "line"
-    UNIT = "unit"
 
 
 def _currency(code: str) -> str:

@@ -132,3 +132,75 @@ PROBLEM_TYPE: dict[str, Any] = {
     "status": 404,
     "description": "The item has no price in this book at the instant asked about.",
 }
+_TAXED: dict[str, Any] = {"tax_rate": "19", "tax_category": "S", "tax_included": True}
+QUOTE_REQUEST: dict[str, Any] = {
+    "book": "default",
+    "at": "2026-12-24T00:00:00Z",
+    "prepaid": "20.00",
+    "lines": [
+        {"item": "sku:FR-R92B", "quantity": "3", "adjustments": [{"percent": "-10", "reason": "three for Christmas"}]},
+        {"id": "ribbon", "quantity": "250", "unit_price": "1.15", "per": "100", "tax_rate": "19"},
+    ],
+    "adjustments": [{"amount": "4.90", "tax_rate": "19", "reason": "freight"}],
+}
+QUOTE: dict[str, Any] = {
+    "book": "default",
+    "currency": "EUR",
+    "at": "2026-12-24T00:00:00Z",
+    "known_seq": 42,
+    "algorithm": "pricebook-1",
+    "rounding": {"mode": "half_up", "level": "group", "digits": 2, "cash_increment": None},
+    "lines": [
+        {
+            "id": None,
+            "item": _ITEM_ID,
+            "price_id": _PRICE_ID,
+            "quantity": "3",
+            "unit_price": "19.99",
+            "per": "1",
+            **_TAXED,
+            "adjustments": [{"amount": "-6.00", "percent": "-10", "base": None, "reason": "three for Christmas"}],
+            "amount": "53.97",
+            "net": "45.35",
+            "tax": "8.62",
+            "gross": "53.97",
+            "explain": None,
+        },
+        {
+            "id": "ribbon",
+            "item": None,
+            "price_id": None,
+            "quantity": "250",
+            "unit_price": "1.15",
+            "per": "100",
+            **_TAXED,
+            "adjustments": [],
+            "amount": "2.88",
+            "net": "2.42",
+            "tax": "0.46",
+            "gross": "2.88",
+            "explain": None,
+        },
+    ],
+    "adjustments": [
+        {
+            "amount": "4.90",
+            "percent": None,
+            "base": None,
+            "reason": "freight",
+            **_TAXED,
+            "net": "4.12",
+            "tax": "0.78",
+            "gross": "4.90",
+        }
+    ],
+    "tax_groups": [{**_TAXED, "base": "51.89", "tax": "9.86"}],
+    "net": "51.89",
+    "tax": "9.86",
+    "gross": "61.75",
+    "cash_rounding": "0.00",
+    "prepaid": "20.00",
+    "payable": "41.75",
+    "digest": "f9c4ec62e8785cd86d428e717107b5935634543405f331a36b425446dc1f7770",
+}
+VERIFICATION: dict[str, Any] = {"matches": True, "difference": None}

@@ -48,7 +48,7 @@ def _plain(item: PricedItem) -> PlainItem:
             # Stated as this form states it: every digit comes back.
             price = _number(answer.amount)
             tax = None if answer.tax is None else _number(answer.tax)
-            gross = _number(money.plain(money.CONTEXT.add(price, tax or Decimal(0))))
+            gross = _number(money.plain(money.EXACT.add(price, tax or Decimal(0))))
         else:
             price, tax, gross = (
                 _number(part) for part in (answer.display.net, answer.display.tax, answer.display.gross)

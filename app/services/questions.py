@@ -118,16 +118,18 @@ def subject(knowledge: Knowledge, *, by_sku: bool) -> Subject:
     return Subject(asked, _known_book(asked), _known_item(asked, by_sku=by_sku))
 
 
-def subject_of(items: FromClause) -> Subject:
+def subject_of(items: FromClause, knowledge: Knowledge = Knowledge.LATEST) -> Subject:
     """The subject of a read of several items as they are now: ``items`` has the columns ``id`` and ``sku``."""
-    return Subject(question(Knowledge.LATEST), _current_book(), items)
+    asked = question(knowledge)
+    return Subject(asked, _current_book() if knowledge is Knowledge.LATEST else _known_book(asked), items)
 
 
 _ANY_ID = ItemKey.parse("00000000-0000-7000-8000-000000000000")
 
 
 def _current_book() -> FromClause:
-    return select(Book.id, Book.key, Book.currency, Book.rounding).where(Book.key == bindparam("book")).lateral("book")
+    columns = (Book.id, Book.key, Book.currency, Book.rounding, Book.tax_included)
+    return select(*columns).where(Book.key == bindparam("book")).lateral("book")
 
 
 def _known_book(asked: Subquery) -> FromClause:
@@ -138,6 +140,7 @@ def _known_book(asked: Subquery) -> FromClause:
             Book.key,
             version.after["currency"].astext.label("currency"),
             version.after["rounding"].label("rounding"),
+            version.after["tax_included"].as_boolean().label("tax_included"),
         )
         .join(version, version.book_id == Book.id)
         .where(Book.key == bindparam("book"), version.item_id.is_(None), version.seq <= asked.c.known_seq)

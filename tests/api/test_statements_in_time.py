@@ -90,3 +90,23 @@ async def test_an_explanation_costs_a_second_statement(client: Client, app: Fast
         path = f"/v1/items/sku:S3/price?{AT}&explain=true{pin}"
         statements_run, document = await counted(client, app, "GET", path)
         assert (statements_run, len(document["explain"])) == (2, 3)
+
+
+@pytest.mark.parametrize("count", [1, 1000])
+async def test_a_quote_costs_one_statement_and_so_does_its_verification(
+    client: Client, app: FastAPI, count: int
+) -> None:
+    await prices(client)
+    lines = [
+        {"unit_price": 1, "tax_rate": 19}
+        if number % 3 == 1
+        else {"item": f"sku:S{number % 60}", "quantity": number + 1}
+        for number in range(count)
+    ]
+    for at, expected in (("2024-06-01T00:00:00Z", 1), (None, 1), ("2024-06-01", 2)):
+        run, quote = await counted(client, app, "POST", "/v1/quotes?explain=true", {"at": at, "lines": lines})
+        assert (run, len(quote["lines"])) == (expected, count), at
+        run, verification = await counted(client, app, "POST", "/v1/quotes:verify", quote)
+        assert (run, verification["matches"]) == (1, True)
+    stated = {"currency": "EUR", "at": "2024-06-01", "lines": [{"unit_price": 1, "tax_rate": 19}] * count}
+    assert (await counted(client, app, "POST", "/v1/quotes", stated))[0] == 1

@@ -17,7 +17,7 @@ from app.main import create_app
 from app.migrations import head
 from app.models import ChangeType
 from app.observability.http_metrics import RequestOutcome
-from app.observability.metrics import SECONDS, DatabaseError, PriceRead
+from app.observability.metrics import SECONDS, DatabaseError, PriceRead, QuoteResult
 from app.settings import Settings
 from tests.api.test_operations import admin
 from tests.api.test_trouble import client_of
@@ -48,6 +48,7 @@ PROMISED: dict[str, tuple[str, set[str]]] = {
     "pricebook_ledger_change_timestamp_seconds": ("gauge", set()),
     "pricebook_changes_total": ("counter", {"type"}),
     "pricebook_price_reads_total": ("counter", {"outcome"}),
+    "pricebook_quotes_total": ("counter", {"result"}),
     "process_cpu_seconds_total": ("counter", set()),
     "process_resident_memory_bytes": ("gauge", set()),
     "process_virtual_memory_bytes": ("gauge", set()),
@@ -114,7 +115,7 @@ def test_every_metric_is_documented() -> None:
 
 def test_values_of_labels_and_buckets_are_documented() -> None:
     document = DOCUMENT.read_text()
-    for name in (*ChangeType, *DatabaseError, *PriceRead, *RequestOutcome):
+    for name in (*ChangeType, *DatabaseError, *PriceRead, *QuoteResult, *RequestOutcome):
         assert f"`{name}`" in document, name
     assert f"{', '.join(str(bound) for bound in SECONDS[:-1])} and {SECONDS[-1]} seconds" in document
 
@@ -370,3 +371,19 @@ async def test_every_client_gets_a_format(app: FastAPI, accept: str, kind: str, 
     assert answer.headers["content-type"].startswith(kind)
     assert "\npricebook_ready 1.0\n" in answer.text
     assert answer.text.endswith(end)
+
+
+async def test_quotes_by_result(client: httpx2.AsyncClient, app: FastAPI) -> None:
+    before = await samples(app)
+    request = {"currency": "EUR", "lines": [{"unit_price": "19.99", "tax_rate": "19"}]}
+    quote = (await client.post("/v1/quotes", json=request)).json()
+    assert increases(before, await samples(app), "pricebook_quotes_total") == {"quoted": 1}
+    await client.post("/v1/quotes:verify", json=quote)
+    await client.post("/v1/quotes:verify", json={**quote, "net": "20.00"})
+    await client.post("/v1/quotes:verify", json={**quote, "known_seq": 1_000})
+    await client.post("/v1/quotes", json={**request, "currency": "XXY"})
+    assert increases(before, await samples(app), "pricebook_quotes_total") == {
+        "quoted": 1,
+        "verified": 1,
+        "different": 1,
+    }

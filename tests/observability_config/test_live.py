@@ -38,9 +38,12 @@ def one_round(client: httpx2.Client, number: int) -> None:
     fresh = client.get(price.url, headers={"If-None-Match": price.headers["ETag"]})
     looked_up = client.post("/v1/prices:lookup", json={"lines": [{"item": created}, {"item": "sku:none"}]})
     unknown = client.get("/v1/items/sku:none/price")
+    quote = client.post("/v1/quotes", json={"lines": [{"item": created, "quantity": "3"}]})
+    verified = client.post("/v1/quotes:verify", json=quote.json())
+    different = client.post("/v1/quotes:verify", json={**quote.json(), "net": "1.00"})
     wrong = client.post("/items/", json={"name": 5})
-    answers = (recorded, price, fresh, looked_up, unknown, wrong)
-    assert [answer.status_code for answer in answers] == [201, 200, 304, 200, 404, 422]
+    answers = (recorded, price, fresh, looked_up, unknown, quote, verified, different, wrong)
+    assert [answer.status_code for answer in answers] == [201, 200, 304, 200, 404, 200, 200, 200, 422]
 
 
 @contextmanager

@@ -103,12 +103,15 @@ def wait_until_ready(service: Service) -> None:
     pytest.fail(f"the service did not get ready:\n{service.log.read_text()}")
 
 
-def run(*arguments: object, directory: Path, **settings: object) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: object, directory: Path, stdin: object = None, **settings: object
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return subprocess.run(
         [PRICEBOOK, *map(str, arguments)],
         cwd=directory,
         env=environment(**settings),
+        input=None if stdin is None else str(stdin),
         capture_output=True,
         text=True,
         timeout=60,

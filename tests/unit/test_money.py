@@ -1,4 +1,4 @@
-from decimal import Decimal
+from decimal import Decimal, DivisionByZero, Inexact, InvalidOperation
 from fractions import Fraction
 
 import pytest
@@ -136,3 +136,70 @@ def test_minor_units() -> None:
     for code in ("XAU", "XXX", "EURO", ""):
         with pytest.raises(KeyError):
             money.minor_units(code)
+
+
+def _rounded(value: Fraction, digits: int, mode: RoundingMode) -> Fraction:
+    """Every mode, in whole numbers of the last digit."""
+    scaled = value * 10**digits
+    away = 1 if scaled > 0 else -1
+    size = abs(scaled)
+    whole = size.numerator // size.denominator
+    rest = 2 * (size - whole)  # of 2
+    up = {
+        RoundingMode.HALF_UP: rest >= 1,
+        RoundingMode.HALF_EVEN: rest > 1 or (rest == 1 and whole % 2 == 1),
+        RoundingMode.HALF_DOWN: rest > 1,
+        RoundingMode.UP: rest > 0,
+        RoundingMode.DOWN: False,
+    }[mode]
+    return Fraction(away * (whole + up), 10**digits)
+
+
+divisors = st.sampled_from(["1", "2", "3", "7", "8", "100", "119", "128", "0.000000000001"]).map(
+    Decimal
+) | amounts.filter(lambda number: number > 0)
+tie_or_not = st.integers(-1000, 1000).map(lambda halves: Decimal(halves).scaleb(-1) / 2) | amounts
+
+
+@given(tie_or_not, divisors, st.integers(0, 12), st.sampled_from(RoundingMode))
+def test_quotients_are_rounded_as_fractions_are(
+    numerator: Decimal, denominator: Decimal, digits: int, mode: RoundingMode
+) -> None:
+    rounded = money.round_quotient(numerator, denominator, digits, mode)
+    assert Fraction(rounded) == _rounded(Fraction(numerator) / Fraction(denominator), digits, mode)
+    assert rounded or not rounded.is_signed(), "zero has no sign"
+    assert money.round_to(rounded, digits) == rounded
+
+
+@given(amounts, amounts, st.integers(0, 12), st.sampled_from(RoundingMode))
+def test_quotients_of_the_longest_products(one: Decimal, other: Decimal, digits: int, mode: RoundingMode) -> None:
+    """Products of four inputs, as a percentage of quantity x price is; 12 + 12 digits each."""
+    product = money.EXACT.multiply(money.EXACT.multiply(one, other), money.EXACT.multiply(other, one))
+    divisor = Decimal("100.000000000003")
+    expected = _rounded(Fraction(product) / Fraction(divisor), digits, mode)
+    assert Fraction(money.round_quotient(product, divisor, digits, mode)) == expected
+
+
+@pytest.mark.parametrize("mode", RoundingMode)
+@pytest.mark.parametrize(
+    "numerator", ["0.125", "-0.125", "0.135", "0.1250000000000000000001", "-0.1249999999999999999999"]
+)
+def test_a_quotient_by_one_is_rounded_like_a_number(mode: RoundingMode, numerator: str) -> None:
+    value = Decimal(numerator)
+    assert money.round_quotient(value, Decimal(1), 2, mode) == money.round_to(value, 2, mode)
+
+
+def test_exact_arithmetic_refuses_what_it_cannot_hold() -> None:
+    assert money.EXACT.divide(Decimal(1), Decimal(8)) == Decimal("0.125")
+    with pytest.raises(Inexact):
+        money.EXACT.divide(Decimal(1), Decimal(3))
+    digits_121 = Decimal(10**120 + 1)
+    with pytest.raises(Inexact):
+        money.EXACT.multiply(digits_121, Decimal(1))
+    with pytest.raises(Inexact):
+        money.EXACT.add(Decimal(10**120), Decimal(1))
+    with pytest.raises(DivisionByZero):
+        money.EXACT.divide(Decimal(1), Decimal(0))
+    # Nor does a quotient become wrong in silence that has more whole digits than that.
+    with pytest.raises(InvalidOperation):
+        money.round_quotient(Decimal(10**119), Decimal("0.1"), 12)

@@ -1,4 +1,4 @@
-"""Prices: the business view. What changes, what is asked, and what is answered."""
+"""Prices: the business view. What changes, what is asked, what is answered, and what is added up."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
@@ -7,7 +7,9 @@ from deploy.observability.house import Column, Query, or_zero
 
 UID = "pricebook-prices"
 
-_PRICE_ROUTES = 'method=~"GET|POST",handler=~".*/(price|prices|prior-price|prices:lookup|schedule)"'
+_PRICE_ROUTES = (
+    'method=~"GET|POST",handler=~".*/(price|prices|prior-price|prices:lookup|schedule|quotes|quotes:verify)"'
+)
 
 
 def board() -> Dashboard:
@@ -15,10 +17,11 @@ def board() -> Dashboard:
     return house.board(
         UID,
         "Prices",
-        "Changes of items, books and prices; prices asked and how they were answered; the ledger.",
+        "Changes of items, books and prices; prices asked and how they were answered; quotes; the ledger.",
         ("Now", _now()),
         ("Changes", _changes()),
         ("Reads", _reads()),
+        ("Quotes", _quotes()),
     )
 
 
@@ -176,6 +179,27 @@ def _reads() -> list[house.Panel]:
                 "short",
                 f"sum by (method, handler, status) (increase(http_requests_total<self,{_PRICE_ROUTES}>[$__range]))",
             ),
+            span=12,
+        ),
+    ]
+
+
+def _quotes() -> list[house.Panel]:
+    by_result = "sum by (result) (%s(pricebook_quotes_total<self>[%s]))"
+    return [
+        house.graph(
+            "Quotes by result",
+            "Documents per second. quoted: added up. verified: a stored quote that is right. different: one that is "
+            "not what its own lines and the ledger give; somebody changed it.",
+            "ops",
+            Query(by_result % ("rate", "$__rate_interval"), "{{result}}"),
+            stacked=True,
+        ),
+        house.grid(
+            "Quotes in the time shown",
+            "How many were added up, and what came of those that were verified.",
+            [("result", "Result")],
+            Column("Quotes", "short", by_result % ("increase", "$__range")),
             span=12,
         ),
     ]

@@ -1,0 +1,44 @@
+"""Quotes: totals of several lines, and whether a stored one is right."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
+
+from app.dependencies import Reading
+from app.errors import InvalidRequest, NoPrice, NotForSale, UnknownBook, UnknownItem, UnknownSeq
+from app.exact_json import ExactJsonRoute
+from app.problems import BODY_PROBLEMS, responses
+from app.schemas.quote import Quote, QuoteRequest, Verification
+from app.services import quotes
+
+router = APIRouter(tags=["quotes"], route_class=ExactJsonRoute)
+
+_PROBLEMS = (UnknownBook, UnknownItem, NoPrice, NotForSale, InvalidRequest, *BODY_PROBLEMS)
+
+
+@router.post("/quotes", summary="What does it cost together?", responses=responses(*_PROBLEMS))
+async def make_quote(
+    data: QuoteRequest,
+    session: Reading,
+    explain: Annotated[bool, Query(description="Add the arithmetic of each line, step by step")] = False,
+) -> Quote:
+    """Lines at the book's prices, or at prices of yours, with allowances, charges and tax, added up to the cent.
+
+    Nothing is stored: keep the answer, and `quotes:verify` tells at any later time whether it is right.
+    """
+    return await quotes.quote(session, data, explain=explain)
+
+
+@router.post("/quotes:verify", summary="Is this quote right?", responses=responses(UnknownSeq, *_PROBLEMS))
+async def verify_quote(data: Quote, session: Reading) -> Verification:
+    """Takes the answer of `quotes` back, computes it anew and names the first place that differs.
+
+    Prices are those of the ledger as it was known then, whatever was recorded since.
+    """
+    try:
+        request = data.request()
+    except ValidationError as error:
+        raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]) from None
+    return await quotes.verify(session, data, request)

@@ -1,0 +1,73 @@
+"""Many items priced at one moment, each for a quantity of its own, by one statement."""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import cache
+from typing import Any
+
+from sqlalchemy import BigInteger, Numeric, Select, Text, Uuid, bindparam, func, literal_column, select, true
+from sqlalchemy.dialects.postgresql import ARRAY
+
+from app.models import Item, ItemKey
+from app.services import answers, questions
+from app.services.questions import Knowledge
+
+
+@cache
+def statement(knowledge: Knowledge = Knowledge.LATEST) -> Select[Any]:
+    """One row for each line, in order: the columns of :func:`app.services.answers.columns` and the tax defaults.
+
+    What a line lacks is null. Its parameters are those of :func:`parameters` and of the question.
+    """
+    line = (
+        func.unnest(
+            bindparam("ids", type_=ARRAY(Uuid())),
+            bindparam("skus", type_=ARRAY(Text())),
+            bindparam("quantities", type_=ARRAY(Numeric(24, 12))),
+        )
+        .table_valued("id", "sku", "quantity", with_ordinality="place", name="line")
+        .render_derived()
+    )
+    line_id, line_sku = line.c.id, line.c.sku
+    line_quantity = line.c.quantity.cast(Numeric(24, 12))
+    found = select(Item.id, Item.sku, Item.tax_category)
+    # Each branch uses its own index; an OR of both would use none.
+    item = (
+        found.where(Item.id == line_id.cast(Uuid()))
+        .union_all(found.where(line_id.is_(None), Item.sku == line_sku.cast(Text())))
+        .lateral("item")
+    )
+    subject = questions.subject_of(item, knowledge)
+    row, selected = answers.columns(subject, line_quantity)
+    return (
+        select(
+            line.c.place.cast(BigInteger).label("place"),
+            *selected,
+            item.c.tax_category,
+            subject.book.c.tax_included.label("book_tax_included"),
+        )
+        .select_from(subject.question)
+        .outerjoin(subject.book, true())
+        .join(line, true())
+        .outerjoin(item, true())
+        .outerjoin(row, true())
+        .order_by(literal_column("place"))
+    )
+
+
+def parameters(lines: Sequence[tuple[str | None, Decimal]]) -> dict[str, Any]:
+    """The lines as parameters: each an item, by id or sku, and a quantity. Text that names no item finds none."""
+    keys = [_key(item) for item, _ in lines]
+    return {
+        "quantity": Decimal(1),
+        "ids": [key.id if key else None for key in keys],
+        "skus": [key.sku if key else None for key in keys],
+        "quantities": [quantity for _, quantity in lines],
+    }
+
+
+def _key(text: str | None) -> ItemKey | None:
+    try:
+        return ItemKey.parse(text) if text is not None else None
+    except ValueError:
+        return None
