@@ -81,6 +81,7 @@ WINDOWS = ("30m", "1h", "2h", "6h", "1d", "3d")
 
 # Outside of Kubernetes there are no pods.
 _INSTANCE = "{{ or $labels.pod $labels.instance }}"
+_COUNT = '{{ $value | printf "%.0f" }} requests in 10 minutes'
 RELEASE = {"namespace": "@namespace@", "job": "@job@"}
 """Labels of everything that is recorded, and of every alert."""
 
@@ -160,6 +161,11 @@ def objective_alerts() -> Iterator[Alert]:
 
 def _duration(hours: float) -> str:
     return f"{hours:g} hours" if hours < 72 else f"{hours / 24:g} days"
+
+
+def _several(counter: str) -> str:
+    """More than now and then, which callers' retries hide."""
+    return f"sum by (namespace, job) (increase({counter}[10m])) > 5"
 
 
 def other_alerts() -> list[Alert]:
@@ -248,9 +254,9 @@ def other_alerts() -> list[Alert]:
         ),
         Alert(
             "PricebookDatabaseBusy",
-            'sum by (namespace, job) (rate(pricebook_database_errors_total<self,kind="busy">[5m])) > 0',
+            _several('pricebook_database_errors_total<self,kind="busy">'),
             "10m",
-            '{{ $value | printf "%.2f" }} requests per second fail because a statement or a lock takes too long',
+            _COUNT + " failed because a statement or a lock took too long",
             "Writers wait for one another, or statements take longer than they may. Those requests get 503.",
             runtime.UID,
         ),
@@ -268,9 +274,9 @@ def other_alerts() -> list[Alert]:
         ),
         Alert(
             "PricebookPoolTimeouts",
-            'sum by (namespace, job) (rate(pricebook_database_errors_total<self,kind="pool_timeout">[5m])) > 0',
+            _several('pricebook_database_errors_total<self,kind="pool_timeout">'),
             "2m",
-            '{{ $value | printf "%.2f" }} requests per second fail because no database connection becomes free',
+            _COUNT + " failed because no database connection became free",
             "Those requests waited for DATABASE_POOL_TIMEOUT_SECONDS and got 503.",
             runtime.UID,
         ),
@@ -289,9 +295,9 @@ def other_alerts() -> list[Alert]:
         ),
         Alert(
             "PricebookOverloaded",
-            "sum by (namespace, job) (rate(pricebook_requests_shed_total<self>[5m])) > 0",
+            _several("pricebook_requests_shed_total<self>"),
             "2m",
-            '{{ $value | printf "%.2f" }} requests per second are refused: instances are at MAX_CONCURRENT_REQUESTS',
+            _COUNT + " were refused: instances were at MAX_CONCURRENT_REQUESTS",
             "Those requests get 503 at once and are told to try again.",
             service.UID,
         ),

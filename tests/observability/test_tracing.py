@@ -168,14 +168,14 @@ def ask(service: Service, count: int) -> float:
 
 def test_an_unreachable_collector_costs_nobody_anything(owner_url: URL, tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
-    # A small queue, so that spans are dropped too.
-    limits = {"otel_exporter_otlp_timeout": 4, "otel_bsp_max_queue_size": 20, "otel_bsp_max_export_batch_size": 10}
+    # It gives up after five seconds or more, so that a request that waited for it would show. A small queue: spans are
+    # dropped too.
+    limits = {"otel_exporter_otlp_timeout": 10, "otel_bsp_max_queue_size": 20, "otel_bsp_max_export_batch_size": 10}
     with serving(owner_url, tmp_path, nowhere, **limits) as service:
         assert ask(service, 100) < 5
         reason = wait_for_line(service, "spans not delivered")["reason"]
         assert "Connection refused" in reason
         assert ask(service, 50) < 5
-        time.sleep(5)  # some more batches that fail
         code, output = service.stop(signal.SIGTERM)
     assert code == 0
     assert output.count("spans not delivered") == 1
@@ -190,6 +190,9 @@ def test_a_collector_that_refuses_and_then_takes(owner_url: URL, tmp_path: Path)
         with serving(owner_url, tmp_path, received.endpoint) as service:
             ask(service, 1)
             assert "401" in wait_for_line(service, "spans not delivered")["reason"]
+            for _ in range(3):
+                ask(service, 1)
+                time.sleep(0.3)  # longer than a batch is collected
             received.status = 200
             ask(service, 1)
             wait_for_line(service, "spans delivered again")
