@@ -11,13 +11,13 @@ from typing import Annotated, NoReturn
 import typer
 from pydantic import SecretStr
 
-from app import demo as demonstration
 from app import migrations
-from app.checks import run_checks
 from app.embedded import EmbeddedPostgresError, embedded_postgres
 from app.observability import logs
 from app.settings import Settings, SettingsError, load_settings
 
+# Every command pays for what is imported here, and each new pod for the migration that has nothing to do: what one
+# command alone needs is imported there.
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
 _DATA = Path(".data")
@@ -110,6 +110,7 @@ def migrate() -> None:
 @cli.command()
 def check() -> None:
     """Say whether the settings and the database are fit to serve."""
+    from app.checks import run_checks
 
     async def show() -> bool:
         passed = True
@@ -131,7 +132,12 @@ def demo(
     url: Annotated[str, typer.Option(envvar="PRICEBOOK_URL", help="Address of the service")] = "http://127.0.0.1:8000",
 ) -> None:
     """Load a sample price list into a running service and show what an item costs at three instants."""
-    asyncio.run(demonstration.run(file, url))
+    from app import demo as demonstration
+
+    try:
+        asyncio.run(demonstration.run(file, url))
+    except demonstration.DemoError as error:
+        _fail(str(error))
 
 
 @cli.command()
@@ -169,5 +175,5 @@ def main() -> None:
         cli()
     except SettingsError as error:
         _fail(f"The settings are not right:\n{error}")
-    except (migrations.MigrationError, EmbeddedPostgresError, demonstration.DemoError) as error:
+    except (migrations.MigrationError, EmbeddedPostgresError) as error:
         _fail(str(error))

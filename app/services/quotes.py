@@ -311,7 +311,8 @@ def _answer(
         ],
         **{name: plain(getattr(totals, name)) for name in _TOTALS},
     }
-    return Quote(**answer, digest=_digest(Quote(**answer, digest="")))
+    quote = Quote(**answer, digest="")
+    return quote.model_copy(update={"digest": _digest(quote)})
 
 
 _TOTALS = ("net", "tax", "gross", "cash_rounding", "prepaid", "payable")
