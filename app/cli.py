@@ -33,7 +33,7 @@ def _pricebook() -> None:
 @cli.command()
 def serve() -> None:
     """Serve the API and the admin port."""
-    from app import server  # the other commands start faster without
+    from app import server
 
     server.serve(load_settings())
 
@@ -151,8 +151,10 @@ def quote(
     url: Annotated[str, typer.Option(envvar="PRICEBOOK_URL", help="Address of the service")] = "http://127.0.0.1:8000",
 ) -> None:
     """Let a running service add up a document, and show lines, taxes and totals; or check a stored answer."""
-    from app import quote_report  # the other commands start faster without
+    from app import quote_report
 
+    if verify and explain:
+        _fail("--explain is for new quotes: leave it out with --verify.")
     try:
         if not verify:
             quote_report.show(file, url, explain=explain, as_json=as_json)

@@ -151,12 +151,19 @@ def round_quotient(
     return rounded or abs(rounded)
 
 
+_WITHDRAWN = {"ANG": 2, "BGN": 2, "CUC": 2, "HRK": 2, "SLL": 2, "ZWL": 2}
+"""Currencies that ISO 4217 has withdrawn in the last years. Prices and quotes in them stay what they were, so a code is
+never taken away here."""
+
+
 @cache
 def minor_units(currency: str) -> int:
     """The number of decimals of a currency, from ISO 4217 (2 for EUR, 0 for JPY, 3 for KWD).
 
     :raises KeyError: if the code is unknown, or has no minor units (gold, test codes).
     """
+    if currency in _WITHDRAWN:
+        return _WITHDRAWN[currency]
     try:
         exponent = iso4217.Currency(currency).exponent
     except ValueError:

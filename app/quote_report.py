@@ -13,13 +13,16 @@ from typing import Any
 import httpx2
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 STDIN = "-"
 _TIMEOUT_SECONDS = 60
 _PIPED_WIDTH = 200
+_WIDEST = 1000
 _MOST_FAULTS = 10
 _WORD_WIDTH = 9
+_WORDS_WIDTH = 30
 
 
 class QuoteError(Exception):
@@ -41,7 +44,14 @@ def show(file: str, url: str, *, explain: bool, as_json: bool) -> None:
     if not console.is_terminal:
         console.width = _PIPED_WIDTH
     for part in _report(answer.json(), _names(request)):
-        console.print(part)
+        _print(console, part)
+
+
+def _print(console: Console, part: Table | str) -> None:
+    """Print; a table wider than the terminal is wrapped by the terminal, whereas rich would cut its figures off."""
+    needed = Measurement.get(console, console.options.update(max_width=_WIDEST), part).maximum
+    console.width = max(console.width, needed)
+    console.print(part)
 
 
 def verify(file: str, url: str, *, as_json: bool) -> bool:
@@ -101,7 +111,8 @@ def _ask(url: str, path: str, content: bytes, *, explain: bool = False) -> httpx
         document = answer.json()
     except ValueError:
         document = None
-    if not isinstance(document, dict) or (answer.is_error and "errors" not in document):
+    expected = "errors" if answer.is_error else "matches" if path.endswith(":verify") else "payable"
+    if not isinstance(document, dict) or expected not in document:
         raise QuoteError(f"What answers at {url} is not Pricebook: status {answer.status_code}.")
     if answer.is_error:
         raise QuoteError("\n".join(_problem(document)))
@@ -160,7 +171,7 @@ def _table(*headings: str, left: Sequence[str]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
     for heading in headings:
         if heading in left:
-            table.add_column(heading, overflow="fold", min_width=_WORD_WIDTH)
+            table.add_column(heading, overflow="fold", min_width=_WORD_WIDTH, max_width=_WORDS_WIDTH)
         else:
             table.add_column(heading, justify="right", no_wrap=True)
     return table

@@ -5,7 +5,7 @@ from decimal import Decimal, Inexact
 
 from app import money
 from app.money import EXACT, RoundingLevel
-from app.quoting import Adjustment, Entry, Line, Policy
+from app.quoting import Adjustment, Entry, Line, Policy, Tax, tax_of_one
 
 
 def of_line(line: Line, entry: Entry, policy: Policy) -> list[str]:
@@ -14,24 +14,66 @@ def of_line(line: Line, entry: Entry, policy: Policy) -> list[str]:
 
 
 def _steps(line: Line, entry: Entry, policy: Policy) -> Iterator[str]:
-    def rounded(amount: Decimal) -> str:
-        return money.plain(amount, policy.digits)
-
-    price = f"{money.plain(line.unit_price)}"
-    if line.per != 1:
-        price += f" / {money.plain(line.per)}"
-    unit, per = line.unit_price, line.per
-    if policy.level is RoundingLevel.UNIT:
-        unit, per = policy.quotient(unit, per), Decimal(1)
-        yield f"unit price: {price}{_result(line.unit_price, line.per, rounded(unit), price)}"
-        price = rounded(unit)
-    worth = EXACT.multiply(line.quantity, unit)
-    yield f"{money.plain(line.quantity)} x {price}{_result(worth, per, rounded(entry.value))}"
+    worth = EXACT.multiply(line.quantity, line.unit_price)
+    yield f"{_times(line.quantity, line.unit_price, line.per)}{_result(worth, line.per, _shown(entry.value, policy))}"
     for adjustment, amount in zip(line.adjustments, entry.adjustments, strict=True):
-        yield _adjustment(adjustment, amount, worth, per, policy)
+        yield _adjustment(adjustment, amount, worth, line.per, policy)
     if entry.adjustments:
-        yield f"amount: {rounded(entry.amount)}"
-    yield _tax(line, entry, policy)
+        yield f"amount: {_shown(entry.amount, policy)}"
+    if entry.key.category is None:
+        yield "no tax stated"
+    elif policy.level is RoundingLevel.UNIT:
+        yield from _tax_by_unit(line, entry, policy)
+    elif line.unit_tax is not None:
+        product = EXACT.multiply(line.quantity, line.unit_tax)
+        tax = _result(product, line.per, _shown(entry.tax, policy))
+        yield f"tax: {_times(line.quantity, line.unit_tax, line.per)}{tax}"
+    else:
+        share = " (this line's part of its group's tax)" if policy.level is RoundingLevel.GROUP else ""
+        yield f"tax: {_rated(entry.amount, Decimal(1), entry.key, entry.tax, policy)}{share}"
+
+
+def _tax_by_unit(line: Line, entry: Entry, policy: Policy) -> Iterator[str]:
+    one = tax_of_one(line, policy)
+    if line.unit_tax is None:
+        yield f"tax of one: {_rated(line.unit_price, line.per, entry.key, one, policy)}"
+    else:
+        stated = _over(money.plain(line.unit_tax), line.per)
+        yield f"tax of one: {stated}{_result(line.unit_tax, line.per, _shown(one, policy), stated)}"
+    units = EXACT.multiply(line.quantity, one)
+    all_units = _shown(policy.quotient(units, Decimal(1)), policy)
+    adjusted = () if line.unit_tax is not None else entry.adjustments
+    of = f"tax of {money.plain(line.quantity)}" if adjusted else "tax"
+    yield f"{of}: {money.plain(line.quantity)} x {_shown(one, policy)}{_result(units, Decimal(1), all_units)}"
+    for amount in adjusted:
+        tax = policy.quotient(*_tax_quotient(amount, Decimal(1), entry.key))
+        yield f"tax of {_shown(amount, policy)}: {_rated(amount, Decimal(1), entry.key, tax, policy)}"
+    if adjusted:
+        yield f"tax: {_shown(entry.tax, policy)}"
+
+
+def _shown(amount: Decimal, policy: Policy) -> str:
+    return money.plain(amount, policy.digits)
+
+
+def _over(text: str, per: Decimal) -> str:
+    return text if per == 1 else f"{text} / {money.plain(per)}"
+
+
+def _times(quantity: Decimal, price: Decimal, per: Decimal) -> str:
+    return _over(f"{money.plain(quantity)} x {money.plain(price)}", per)
+
+
+def _tax_quotient(amount: Decimal, per: Decimal, key: Tax) -> tuple[Decimal, Decimal]:
+    rate = key.rate or Decimal(0)
+    return EXACT.multiply(amount, rate), EXACT.multiply(money.tax_divisor(rate, included=key.included), per)
+
+
+def _rated(amount: Decimal, per: Decimal, key: Tax, tax: Decimal, policy: Policy) -> str:
+    rate = key.rate or Decimal(0)
+    divisor = money.plain(money.tax_divisor(rate, included=key.included))
+    shown = money.plain(amount, policy.digits) if per == 1 else _over(money.plain(amount), per)
+    return f"{shown} x {money.plain(rate)} / {divisor}{_result(*_tax_quotient(amount, per, key), _shown(tax, policy))}"
 
 
 def _result(numerator: Decimal, denominator: Decimal, rounded: str, said: str = "") -> str:
@@ -64,22 +106,3 @@ def _adjustment(adjustment: Adjustment, amount: Decimal, worth: Decimal, per: De
     product = EXACT.multiply(adjustment.percent, worth)
     percent = money.plain(adjustment.percent)
     return f"{kind}: {percent} % of {base}{_result(product, EXACT.multiply(Decimal(100), per), shown)}"
-
-
-def _tax(line: Line, entry: Entry, policy: Policy) -> str:
-    shown = money.plain(entry.tax, policy.digits)
-    if entry.key.category is None:
-        return "no tax stated"
-    if line.unit_tax is not None:
-        per = f" / {money.plain(line.per)}" if line.per != 1 else ""
-        return f"tax: {money.plain(line.quantity)} x {money.plain(line.unit_tax)}{per} -> {shown}"
-    rate = entry.key.rate or Decimal(0)
-    divisor = money.tax_divisor(rate, included=entry.key.included)
-    amount = money.plain(entry.amount, policy.digits)
-    formula = f"{amount} x {money.plain(rate)} / {money.plain(divisor)}"
-    where = {
-        RoundingLevel.GROUP: " (this line's part of its group's tax)",
-        RoundingLevel.LINE: "",
-        RoundingLevel.UNIT: " (rounded for each unit)",
-    }[policy.level]
-    return f"tax: {formula}{_result(EXACT.multiply(entry.amount, rate), divisor, shown)}{where}"

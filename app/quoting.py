@@ -7,8 +7,8 @@ The arithmetic is that of European invoices (EN 16931-1, calculation of totals),
 3. Each group's tax is rounded once, and shared among its entries by largest remainder.
 4. ``gross = net + tax`` and ``payable = gross + cash_rounding - prepaid`` hold exactly.
 
-That is the rounding level ``group``. At the level ``line`` the tax of each line is rounded and a group's tax is their
-sum. At the level ``unit`` so are the price of one unit and its tax, which are then multiplied by the quantity.
+That is the rounding level ``group``. At the level ``line`` the tax of each line is rounded, at the level ``unit`` that
+of one unit, which is then multiplied by the quantity; a group's tax is the sum of its lines'.
 """
 
 from collections.abc import Sequence
@@ -22,11 +22,8 @@ from app.money import RoundingLevel, RoundingMode
 ALGORITHM = "pricebook-1"
 """Names the arithmetic of this module. Whoever changes a result changes the name, and keeps the old arithmetic."""
 
-TAX_CATEGORIES = frozenset({"S", "Z", "E", "AE", "K", "G", "O", "L", "M", "B"})
-"""Codes of UNTDID 5305 that EN 16931 uses."""
-
 RATED_CATEGORIES = frozenset({"S", "L", "M"})
-"""Those with a rate; in the others it is zero."""
+"""The codes of UNTDID 5305 with a rate, of those that EN 16931 uses; in the others it is zero."""
 
 _ZERO = Decimal(0)
 
@@ -179,14 +176,11 @@ def total(
 
 
 def _line(line: Line, policy: Policy) -> Entry:
-    price, per = line.unit_price, line.per
-    if policy.level is RoundingLevel.UNIT:
-        price, per = policy.quotient(price, per), Decimal(1)
-    worth = line.quantity * price
-    value = policy.quotient(worth, per)
-    adjustments = tuple(_adjusted(adjustment, worth, per, policy) for adjustment in line.adjustments)
+    worth = line.quantity * line.unit_price
+    value = policy.quotient(worth, line.per)
+    adjustments = tuple(_adjusted(adjustment, worth, line.per, policy) for adjustment in line.adjustments)
     amount = value + sum(adjustments)
-    return Entry(line.tax, amount, _own_tax(line, price, amount, adjustments, policy), value, adjustments)
+    return Entry(line.tax, amount, _own_tax(line, amount, adjustments, policy), value, adjustments)
 
 
 def _adjusted(adjustment: Adjustment, worth: Decimal, per: Decimal, policy: Policy) -> Decimal:
@@ -198,23 +192,27 @@ def _adjusted(adjustment: Adjustment, worth: Decimal, per: Decimal, policy: Poli
     return policy.quotient(adjustment.percent * worth, 100 * per)
 
 
-def _own_tax(
-    line: Line, price: Decimal, amount: Decimal, adjustments: Sequence[Decimal], policy: Policy
-) -> Decimal | None:
-    if line.unit_tax is not None:
-        unit_tax, per = line.unit_tax, line.per
-        if policy.level is RoundingLevel.UNIT:
-            unit_tax, per = policy.quotient(unit_tax, per), Decimal(1)
-        return policy.quotient(line.quantity * unit_tax, per)
+def _own_tax(line: Line, amount: Decimal, adjustments: Sequence[Decimal], policy: Policy) -> Decimal | None:
     if policy.level is RoundingLevel.UNIT:
-        units = line.quantity * _rated(price, line.tax, policy)
-        return policy.quotient(units, Decimal(1)) + sum(_rated(each, line.tax, policy) for each in adjustments)
+        units = policy.quotient(line.quantity * tax_of_one(line, policy), Decimal(1))
+        if line.unit_tax is not None:
+            return units
+        return units + sum(_rated(each, line.tax, policy) for each in adjustments)
+    if line.unit_tax is not None:
+        return policy.quotient(line.quantity * line.unit_tax, line.per)
     return _rated(amount, line.tax, policy) if policy.level is RoundingLevel.LINE else None
 
 
-def _rated(amount: Decimal, tax: Tax, policy: Policy) -> Decimal:
+def tax_of_one(line: Line, policy: Policy) -> Decimal:
+    """The rounded tax of one unit of a line, without its adjustments."""
+    if line.unit_tax is not None:
+        return policy.quotient(line.unit_tax, line.per)
+    return _rated(line.unit_price, line.tax, policy, per=line.per)
+
+
+def _rated(amount: Decimal, tax: Tax, policy: Policy, *, per: Decimal = Decimal(1)) -> Decimal:
     rate = tax.rate or _ZERO
-    return policy.quotient(amount * rate, money.tax_divisor(rate, included=tax.included))
+    return policy.quotient(amount * rate, money.tax_divisor(rate, included=tax.included) * per)
 
 
 def _document_adjustment(index: int, given: DocumentAdjustment, lines: Sequence[Entry], policy: Policy) -> Entry:
@@ -250,18 +248,18 @@ def _groups(entries: Sequence[Entry], policy: Policy) -> list[Group]:
 def _shares(amounts: Sequence[Decimal], key: Tax, policy: Policy) -> list[Decimal]:
     """The rounded tax of a sum, as whole minor units for each of its parts: by largest remainder, the first part first.
 
-    Each part is rounded down; what is then missing goes, unit by unit, to the parts that lost most.
+    Each part is cut off towards zero; what is then missing goes, unit by unit, to the parts that lost most of it. So
+    what is returned is the mirror image of what was sold.
     """
     rate = key.rate or _ZERO
     step = money.tax_divisor(rate, included=key.included).scaleb(-policy.digits)
-    whole, lost = [], []
+    units, lost = [], []
     for amount in amounts:
-        units, rest = divmod(amount * rate, step)
-        if rest < 0:  # Decimal's divmod goes towards zero.
-            units, rest = units - 1, rest + step
-        whole.append(units)
+        whole, rest = divmod(amount * rate, step)
+        units.append(whole)
         lost.append(rest)
-    missing = int(_rated(sum(amounts, _ZERO), key, policy).scaleb(policy.digits) - sum(whole))
-    for index in sorted(range(len(amounts)), key=lambda place: (-lost[place], place))[:missing]:
-        whole[index] += 1
-    return [units.scaleb(-policy.digits) for units in whole]
+    missing = int(_rated(sum(amounts, _ZERO), key, policy).scaleb(policy.digits) - sum(units))
+    one = 1 if missing > 0 else -1
+    for place in sorted(range(len(units)), key=lambda place: (-one * lost[place], place))[: abs(missing)]:
+        units[place] += one
+    return [whole.scaleb(-policy.digits) for whole in units]

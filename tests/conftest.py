@@ -119,3 +119,11 @@ async def client(_client: httpx2.AsyncClient, owner: asyncpg.Connection) -> http
     """A client of an application whose ledger holds nothing but the default book."""
     await owner.execute(CLEAR)
     return _client
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what tests want said of what they found, from whichever process they ran in."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == "summary":
+                terminalreporter.write_line(text)

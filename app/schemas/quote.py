@@ -87,8 +87,8 @@ class QuoteLine(Input):
     tax_rate: Rate | None = Field(None, description="Percent; default: that of the book's price")
     tax_category: TaxCategory | None = Field(
         None,
-        description="Default: the item's, or S if there is a `tax_rate`. null: no tax is stated; the line adds to net "
-        "and gross alone",
+        description="Default: the item's, or S without an item. null: no tax is stated; the line adds to net and gross "
+        "alone",
     )
     tax_included: bool | None = Field(None, description="Whether `unit_price` contains the tax; default: the quote's")
     adjustments: list[QuoteAdjustment] = Field(default_factory=list, max_length=100)
@@ -103,7 +103,8 @@ class QuoteLine(Input):
         if "tax_category" in self.model_fields_set:
             _check_tax(self.tax_category, self.tax_rate)
         if self.unit_price is not None:
-            if self.tax_rate is None and (not self.states_tax or self.tax_category in RATED_CATEGORIES):
+            nothing_stated = not self.states_tax and self.item is None
+            if self.tax_rate is None and (nothing_stated or self.tax_category in RATED_CATEGORIES):
                 raise PydanticCustomError(
                     "rate-required", "must have a tax_rate, or a tax_category that has none (null: no tax is stated)"
                 )

@@ -34,11 +34,12 @@ _TERMS = (
 
 
 def columns(
-    subject: Subject, quantity: ColumnElement[Decimal] | None = None
+    subject: Subject, quantity: ColumnElement[Decimal] | None = None, *, until: bool = True
 ) -> tuple[FromClause, list[ColumnElement[Any]]]:
     """The answering row, to be joined laterally, and the columns that :func:`to_answer` reads.
 
     :param quantity: the quantity asked about, if it is not the question's.
+    :param until: whether to look for the end of the answer, which :func:`to_answer` needs.
     """
     asked, book, item = subject
     units = asked.c.quantity if quantity is None else quantity
@@ -56,7 +57,7 @@ def columns(
         book.c.rounding,
         row.c.id.label("price_id"),
         *(row.c[name] for name in _TERMS),
-        effective_until(row, where).label("effective_until"),
+        *([effective_until(row, where).label("effective_until")] if until else []),
     ]
 
 

@@ -14,10 +14,11 @@ from app.services.questions import Knowledge
 
 
 @cache
-def statement(knowledge: Knowledge = Knowledge.LATEST) -> Select[Any]:
+def statement(knowledge: Knowledge = Knowledge.LATEST, *, until: bool = True) -> Select[Any]:
     """One row for each line, in order: the columns of :func:`app.services.answers.columns` and the tax defaults.
 
-    What a line lacks is null. Its parameters are those of :func:`parameters` and of the question.
+    What a line lacks is null. Without ``until``, nobody looks for the end of each answer. Its parameters are those of
+    :func:`parameters` and of the question.
     """
     line = (
         func.unnest(
@@ -38,7 +39,7 @@ def statement(knowledge: Knowledge = Knowledge.LATEST) -> Select[Any]:
         .lateral("item")
     )
     subject = questions.subject_of(item, knowledge)
-    row, selected = answers.columns(subject, line_quantity)
+    row, selected = answers.columns(subject, line_quantity, until=until)
     return (
         select(
             line.c.place.cast(BigInteger).label("place"),

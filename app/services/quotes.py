@@ -1,22 +1,27 @@
 """Quotes: prices from the ledger, or stated, and what they add up to."""
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any
-from uuid import UUID
 
-from app import money, quote_steps, quoting
+from app import money, quoting
 from app.database import ReadSession
-from app.errors import FieldError, InvalidRequest, NoPrice, NotForSale, ProblemError, UnknownItem, UnknownSeq
+from app.errors import (
+    FieldError,
+    InvalidRequest,
+    NoPrice,
+    NotForSale,
+    ProblemError,
+    UnknownBook,
+    UnknownItem,
+    UnknownSeq,
+)
 from app.models.book import DEFAULT_BOOK
 from app.money import RoundingMode
 from app.observability import metrics
 from app.observability.metrics import QuoteResult
-from app.quoting import RATED_CATEGORIES, Policy, Tax, Totals
+from app.quoting import RATED_CATEGORIES, Policy, Tax
 from app.schemas.quote import (
     Difference,
     Quote,
@@ -27,8 +32,9 @@ from app.schemas.quote import (
     QuoteRounding,
     Verification,
 )
-from app.services import books, price_lines
+from app.services import books, price_lines, quote_documents
 from app.services.questions import Knowledge
+from app.services.quote_documents import PricedLine
 
 _MOST_FAULTS = 100
 
@@ -49,15 +55,25 @@ async def quote(session: ReadSession, request: QuoteRequest, *, explain: bool = 
     return answer
 
 
-async def verify(session: ReadSession, stated: Quote, request: QuoteRequest) -> Verification:
+async def verify(session: ReadSession, stated: Quote, request: QuoteRequest, sent: Mapping[str, Any]) -> Verification:
     """Whether a quote is what its own lines come to, at its instant and in its state of knowledge.
 
     :param request: that of the quote.
+    :param sent: the quote as it was sent, to the letter.
     :raises UnknownSeq: if the quote is of a state of knowledge that does not exist.
-    :raises ProblemError: as :func:`quote`.
+    :raises InvalidRequest: if the quote names another arithmetic.
     """
-    computed = await _quote(session, request, known_seq=stated.known_seq, explain=False)
-    difference = next(_differences(_comparable(stated), _comparable(computed)), None)
+    if stated.algorithm != quoting.ALGORITHM:
+        message = f"must be {quoting.ALGORITHM}, the only one that this version knows"
+        raise InvalidRequest.at("/algorithm", "unknown-algorithm", message)
+    difference: Difference | None
+    try:
+        computed = await _quote(session, request, known_seq=stated.known_seq, explain=False)
+        difference = next(quote_documents.differences(sent, quote_documents.comparable(computed)), None)
+    except (UnknownBook, UnknownItem, NoPrice, NotForSale, InvalidRequest) as error:
+        # Nobody was ever answered like this.
+        pointer = error.errors[0].pointer
+        difference = Difference(pointer=pointer, stated=quote_documents.at(sent, pointer), computed=None)
     metrics.QUOTES.labels(QuoteResult.VERIFIED if difference is None else QuoteResult.DIFFERENT).inc()
     return Verification(matches=difference is None, difference=difference)
 
@@ -77,7 +93,7 @@ async def _quote(session: ReadSession, request: QuoteRequest, *, known_seq: int 
     except quoting.NoBase as error:
         message = "needs a base, because no line is in its tax group"
         raise InvalidRequest.at(f"/adjustments/{error.index}/percent", "no-base", message) from None
-    return _answer(
+    return quote_documents.build(
         request,
         lines,
         totals,
@@ -107,7 +123,7 @@ async def _price(
         knowledge = Knowledge.AT_SEQ
         values["known_seq"] = known_seq
     rows: Sequence[Mapping[str, Any]]
-    rows = (await session.execute(price_lines.statement(knowledge), values)).mappings().all()
+    rows = (await session.execute(price_lines.statement(knowledge, until=False), values)).mappings().all()
     head = rows[0]
     if head["known_seq"] > head["head"]:
         fault = FieldError("/known_seq", "unknown-seq", f"must not be greater than {head['head']}")
@@ -143,13 +159,19 @@ def _policy(request: QuoteRequest, of_book: Mapping[str, Any] | None, currency: 
         whole["digits"] = money.minor_units(currency)
     increment, digits = whole["cash_increment"], whole["digits"]
     if increment is not None and (increment <= 0 or money.round_to(increment, digits) != increment):
-        message = f"must be a positive amount with at most {digits} decimals"
-        raise InvalidRequest.at("/rounding/cash_increment", "not-in-currency", message)
+        field = "cash_increment" if "cash_increment" in given else "digits"
+        message = (
+            f"must go with the cash increment {money.plain(increment)}, of a positive multiple of the last decimal"
+        )
+        raise InvalidRequest.at(f"/rounding/{field}", "not-in-currency", message)
     return Policy(RoundingMode(whole["mode"]), money.RoundingLevel(whole["level"]), digits, increment)
 
 
 def _check_decimals(request: QuoteRequest, digits: int) -> None:
-    """Amounts that go into sums as they are must not be finer than the sums."""
+    """Amounts that go into sums as they are must not be finer than the sums.
+
+    :raises InvalidRequest: naming all that are.
+    """
     places: list[tuple[str, Sequence[QuoteAdjustment]]] = [
         *((f"/lines/{number}", line.adjustments) for number, line in enumerate(request.lines)),
         ("", request.adjustments),
@@ -159,18 +181,22 @@ def _check_decimals(request: QuoteRequest, digits: int) -> None:
         for place, adjustments in places
         for index, adjustment in enumerate(adjustments)
     ]
-    for pointer, amount in [*amounts, ("/prepaid", request.prepaid)]:
-        if amount is not None and money.round_to(amount, digits) != amount:
-            raise InvalidRequest.at(pointer, "too-many-digits", f"must have at most {digits} decimals, as results have")
+    message = f"must have at most {digits} decimals, as results have"
+    _refuse(
+        [
+            (InvalidRequest, FieldError(pointer, "too-many-digits", message))
+            for pointer, amount in [*amounts, ("/prepaid", request.prepaid)]
+            if amount is not None and money.round_to(amount, digits) != amount
+        ]
+    )
 
 
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A line with its price, wherever that comes from."""
-
-    priced: quoting.Line
-    item_id: UUID | None
-    price_id: UUID | None
+def _refuse(faults: Sequence[tuple[type[ProblemError], FieldError]]) -> None:
+    """Raise the problem of the first fault, naming all of them; without any, do nothing."""
+    if faults:
+        kind, first = faults[0]
+        more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise kind(f"{first.pointer} {first.message}{more}.", [fault for _, fault in faults[:_MOST_FAULTS]])
 
 
 class _Fault(Exception):
@@ -181,34 +207,33 @@ class _Fault(Exception):
         self.kind, self.field, self.code, self.message = kind, field, code, message
 
 
-def _lines(request: QuoteRequest, rows: Sequence[Mapping[str, Any]], *, included: bool) -> list[_Line]:
+def _lines(request: QuoteRequest, rows: Sequence[Mapping[str, Any]], *, included: bool) -> list[PricedLine]:
     """The lines with their prices.
 
     :raises ProblemError: of the kind of the first fault, naming all of them.
     """
-    lines: list[_Line] = []
-    kinds: list[type[ProblemError]] = []
-    faults: list[FieldError] = []
+    lines: list[PricedLine] = []
+    faults: list[tuple[type[ProblemError], FieldError]] = []
     for number, (line, row) in enumerate(zip(request.lines, rows, strict=False)):
         try:
             lines.append(_line(line, row, included=included))
         except _Fault as fault:
-            kinds.append(fault.kind)
-            faults.append(FieldError(f"/lines/{number}/{fault.field}", fault.code, fault.message))
-    if faults:
-        more = f" ({len(faults) - 1} more)" if len(faults) > 1 else ""
-        raise kinds[0](f"{faults[0].pointer} {faults[0].message}{more}.", faults[:_MOST_FAULTS])
+            faults.append((fault.kind, FieldError(f"/lines/{number}/{fault.field}", fault.code, fault.message)))
+    _refuse(faults)
     return lines
 
 
-def _line(line: QuoteLine, row: Mapping[str, Any], *, included: bool) -> _Line:
+def _line(line: QuoteLine, row: Mapping[str, Any], *, included: bool) -> PricedLine:
     if line.item is not None and row["item_id"] is None:
         raise _Fault(UnknownItem, "item", "unknown-item", "names no item")
     adjustments = [_adjustment(each) for each in line.adjustments]
     if line.unit_price is not None:
-        tax = _stated_tax(line, "S", included if line.tax_included is None else line.tax_included)
+        contains = included if line.tax_included is None else line.tax_included
+        tax = _tax_of_line(line, row["tax_category"] or "S", contains)
+        if tax.category in RATED_CATEGORIES and tax.rate is None:
+            raise _Fault(InvalidRequest, "tax_rate", "rate-required", "is required")
         priced = quoting.Line(line.quantity, line.unit_price, line.per or Decimal(1), tax, None, adjustments)
-        return _Line(priced, row["item_id"], None)
+        return PricedLine(priced, row["item_id"], None)
     if row["book"] is None:
         raise _Fault(InvalidRequest, "unit_price", "no-book", "is required, because the quote has no book")
     if row["price_id"] is None:
@@ -217,7 +242,7 @@ def _line(line: QuoteLine, row: Mapping[str, Any], *, included: bool) -> _Line:
         raise _Fault(NotForSale, "item", "not-for-sale", "is not for sale")
     tax, unit_tax = _tax_of_price(line, row)
     priced = quoting.Line(line.quantity, row["amount"], row["per"], tax, unit_tax, adjustments)
-    return _Line(priced, row["item_id"], row["price_id"])
+    return PricedLine(priced, row["item_id"], row["price_id"])
 
 
 def _stated_tax(given: QuoteLine | QuoteDocumentAdjustment, default: str, included: bool) -> Tax:
@@ -227,14 +252,20 @@ def _stated_tax(given: QuoteLine | QuoteDocumentAdjustment, default: str, includ
     return Tax(category, given.tax_rate if category in RATED_CATEGORIES else Decimal(0), included)
 
 
+def _tax_of_line(line: QuoteLine, category: str, included: bool) -> Tax:
+    """How a line says that it is taxed. ``category`` is the item's."""
+    tax = _stated_tax(line, category, included)
+    if line.tax_rate and tax.rate == 0:
+        message = f"must not be stated: the item's tax category {category} has none"
+        raise _Fault(InvalidRequest, "tax_rate", "rate-with-untaxed-category", message)
+    return tax
+
+
 def _tax_of_price(line: QuoteLine, row: Mapping[str, Any]) -> tuple[Tax, Decimal | None]:
     """How a line at the book's price is taxed: as its price says, unless the line says so itself."""
     rate, unit_tax, category = row["tax_rate"], row["tax"], row["tax_category"]
     if line.states_tax:
-        tax = _stated_tax(line, category, row["tax_included"])
-        if line.tax_rate and tax.rate == 0:
-            message = f"must not be stated: the item's tax category {category} has none"
-            raise _Fault(InvalidRequest, "tax_rate", "rate-with-untaxed-category", message)
+        tax = _tax_of_line(line, category, row["tax_included"])
         if tax.category not in RATED_CATEGORIES or tax.rate is not None:
             return tax, None
         if rate is None and unit_tax is None:
@@ -257,95 +288,3 @@ def _adjustment(given: QuoteAdjustment) -> quoting.Adjustment:
 def _document_adjustment(given: QuoteDocumentAdjustment, *, included: bool) -> quoting.DocumentAdjustment:
     contains = included if given.tax_included is None else given.tax_included
     return quoting.DocumentAdjustment(_adjustment(given), _stated_tax(given, "S", contains))
-
-
-def _answer(
-    request: QuoteRequest, lines: Sequence[_Line], totals: Totals, policy: Policy, *, explain: bool, **head: Any
-) -> Quote:
-    digits, of_price = policy.digits, money.minor_units(head["currency"])
-
-    def plain(amount: Decimal) -> str:
-        return money.plain(amount, digits)
-
-    def split(entry: quoting.Entry) -> dict[str, str]:
-        return {"net": plain(entry.net), "tax": plain(entry.tax), "gross": plain(entry.gross)}
-
-    def adjusted(given: QuoteAdjustment, amount: Decimal) -> dict[str, Any]:
-        return {
-            "amount": plain(amount),
-            "percent": _plain_or_none(given.percent),
-            "base": _plain_or_none(given.base),
-            "reason": given.reason,
-        }
-
-    answer = {
-        **head,
-        "rounding": {
-            "mode": policy.mode,
-            "level": policy.level,
-            "digits": digits,
-            "cash_increment": None if policy.cash_increment is None else plain(policy.cash_increment),
-        },
-        "lines": [
-            {
-                "id": given.id,
-                "item": None if line.item_id is None else str(line.item_id),
-                "price_id": line.price_id,
-                "quantity": money.plain(given.quantity),
-                "unit_price": money.plain(line.priced.unit_price, of_price),
-                "per": money.plain(line.priced.per),
-                **_tax_fields(entry.key),
-                "adjustments": [adjusted(*pair) for pair in zip(given.adjustments, entry.adjustments, strict=True)],
-                "amount": plain(entry.amount),
-                **split(entry),
-                "explain": quote_steps.of_line(line.priced, entry, policy) if explain else None,
-            }
-            for given, line, entry in zip(request.lines, lines, totals.lines, strict=True)
-        ],
-        "adjustments": [
-            {**adjusted(given, entry.amount), **_tax_fields(entry.key), **split(entry)}
-            for given, entry in zip(request.adjustments, totals.adjustments, strict=True)
-        ],
-        "tax_groups": [
-            {**_tax_fields(group.key), "base": plain(group.base), "tax": plain(group.tax)} for group in totals.groups
-        ],
-        **{name: plain(getattr(totals, name)) for name in _TOTALS},
-    }
-    quote = Quote(**answer, digest="")
-    return quote.model_copy(update={"digest": _digest(quote)})
-
-
-_TOTALS = ("net", "tax", "gross", "cash_rounding", "prepaid", "payable")
-
-
-def _tax_fields(tax: Tax) -> dict[str, Any]:
-    return {"tax_category": tax.category, "tax_rate": _plain_or_none(tax.rate), "tax_included": tax.included}
-
-
-def _plain_or_none(number: Decimal | None) -> str | None:
-    return None if number is None else money.plain(number)
-
-
-def _comparable(quote: Quote) -> dict[str, Any]:
-    """What counts of a quote: all but the explanations."""
-    return quote.model_dump(mode="json", exclude={"lines": {"__all__": {"explain"}}})
-
-
-def _digest(quote: Quote) -> str:
-    """SHA-256 of the quote in canonical JSON: names in order, no blanks, UTF-8."""
-    document = _comparable(quote)
-    del document["digest"]
-    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _differences(stated: Any, computed: Any, pointer: str = "") -> Iterator[Difference]:
-    """The places at which two documents of one shape differ, in the order of the document."""
-    if isinstance(computed, dict):
-        for name, value in computed.items():
-            yield from _differences(stated[name], value, f"{pointer}/{name}")
-    elif isinstance(computed, list) and len(stated) == len(computed):
-        for index, value in enumerate(computed):
-            yield from _differences(stated[index], value, f"{pointer}/{index}")
-    elif stated != computed:
-        yield Difference(pointer=pointer, stated=stated, computed=computed)

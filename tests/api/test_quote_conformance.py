@@ -6,13 +6,13 @@ percentages where the source has some. ``UPDATE_CONFORMANCE=1`` writes what is f
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import httpx2
-import pytest
 
 from tests.support import conformance
 
@@ -251,7 +251,9 @@ def table(found: dict[str, Found]) -> str:
     return "\n".join(rows) + "\n"
 
 
-async def test_published_documents_come_out_to_the_cent(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_published_documents_come_out_to_the_cent(
+    client: Client, record_property: Callable[[str, object], None]
+) -> None:
     given = {name: conformance.documents(f"quotes/{name}.jsonl") for name in FILES}
     kept = [document for documents in given.values() for document in documents if "excluded" not in document]
     for key, of_book in {book(document): document for document in kept}.items():
@@ -274,9 +276,8 @@ async def test_published_documents_come_out_to_the_cent(client: Client, capsys: 
 
     found = {name: of_file(documents, partly) for name, documents in given.items()}
     page = HEAD + table(found)
-    with capsys.disabled():
-        counts = f"{len(kept)} of {sum(map(len, given.values()))} published documents come out"
-        print(f"\nquotes: {counts}, {len(partly)} of them but for figures that contradict themselves")  # noqa: T201
+    counts = f"{len(kept)} of {sum(map(len, given.values()))} published documents come out"
+    record_property("summary", f"quotes: {counts}, {len(partly)} of them but for figures that contradict themselves")
     if os.environ.get("UPDATE_CONFORMANCE"):
         PAGE.write_text(page)
     assert page == PAGE.read_text(), "UPDATE_CONFORMANCE=1 writes the page anew"

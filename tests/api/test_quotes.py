@@ -3,10 +3,13 @@
 import hashlib
 import json
 from collections.abc import Callable
+from fractions import Fraction
 from typing import Any
 
 import httpx2
 import pytest
+
+from tests.support import quote_oracle
 
 Client = httpx2.AsyncClient
 Quote = dict[str, Any]
@@ -399,8 +402,8 @@ async def test_a_quote_verifies_after_any_change(client: Client) -> None:
         **quote,
         "known_seq": int((await quoted(client, currency="EUR", lines=[{"unit_price": 1, "tax_rate": 0}]))["known_seq"]),
     }
-    answer = await client.post("/v1/quotes:verify", json=today)
-    assert answer.json()["type"] == "/problems/no-price", "one row was voided"
+    difference = (await verified(client, today))["difference"]
+    assert (difference["pointer"], difference["computed"]) == ("/lines/1/item", None), "its only row was voided"
     del today["lines"][1]
     assert (await verified(client, today))["difference"]["pointer"] == "/lines/0/price_id"
 
@@ -468,17 +471,22 @@ NOBODY = "01a20537-de50-7ff8-9c93-02db0b06a11c"
         (put("cash_rounding", value="0.01"), "/cash_rounding", "0.01", "0.00"),
         (put("prepaid", value="1.00"), "/payable", "32.11", "31.11"),
         (put("payable", value="0"), "/payable", "0", "32.11"),
-        (put("algorithm", value="pricebook-0"), "/algorithm", "pricebook-0", "pricebook-1"),
+        (put("lines", 0, "tax_included", value=0), "/lines/0/tax_included", 0, False),
+        (put("rounding", "digits", value=True), "/rounding/digits", ..., ...),
+        (put("at", value=1767225600), "/at", 1767225600, "2026-01-01T00:00:00Z"),
+        (put("lines", 0, "item", value=NOBODY), "/lines/0/item", NOBODY, None),
+        (put("currency", value="USD"), "/currency", "USD", None),
         (put("digest", value="0" * 64), "/digest", "0" * 64, ...),
         (put("rounding", "mode", value="down"), "/digest", ..., ...),
         (put("rounding", "digits", value=3), "/lines/0/amount", "10.00", "10.000"),
         (put("known_seq", value=5), "/digest", ..., ...),
         (put("at", value="2026-01-01T00:00:01Z"), "/digest", ..., ...),
-        (put("book", value=None), None, ..., ...),
+        (put("book", value=None), "/lines/0/unit_price", "10.00", None),
+        (put("book", value="nowhere"), "/book", "nowhere", None),
     ],
 )
 async def test_the_first_difference_is_named(
-    client: Client, change: Callable[[Quote], None], pointer: str | None, stated: Any, computed: Any
+    client: Client, change: Callable[[Quote], None], pointer: str, stated: Any, computed: Any
 ) -> None:
     await item(client, "A", "10", tax_rate="19")
     await write(client, "/v1/items", name="later")
@@ -491,12 +499,7 @@ async def test_the_first_difference_is_named(
     await write(client, "/v1/items", name="later still")
     original = json.loads(json.dumps(quote))
     change(quote)
-    answer = await client.post("/v1/quotes:verify", json=quote)
-    if pointer is None:  # Without a book, there is no price.
-        assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "/lines/0/unit_price")
-        return
-    assert answer.status_code == 200, answer.text
-    verification = answer.json()
+    verification = await verified(client, quote)
     difference = verification["difference"]
     assert (verification["matches"], difference["pointer"]) == (False, pointer)
     if stated is not ...:
@@ -518,3 +521,70 @@ async def test_a_quote_is_verified_in_its_own_state_of_knowledge(client: Client,
         quote["known_seq"] -= 1
         difference = (await verified(client, quote))["difference"]
         assert difference["pointer"] == "/lines/0/price_id"
+
+
+async def test_the_category_of_an_item_with_a_stated_price_is_its_own(client: Client) -> None:
+    await write(client, "/v1/items", sku="L", name="L", tax_category="L")
+    await write(client, "/v1/items", sku="AE", name="AE", tax_category="AE")
+    quote = await quoted(
+        client,
+        lines=[{"item": "sku:L", "unit_price": 10, "tax_rate": 7}, {"item": "sku:AE", "unit_price": 10}],
+    )
+    assert [(line["tax_category"], line["tax_rate"]) for line in quote["lines"]] == [("L", "7"), ("AE", "0")]
+    assert await verified(client, quote) == MATCHES
+
+
+async def test_a_quote_in_a_currency_that_was_withdrawn_stays_right(client: Client) -> None:
+    quote = await quoted(client, currency="BGN", lines=[{"unit_price": "1.955", "tax_rate": 20}])
+    assert (quote["lines"][0]["amount"], quote["gross"]) == ("1.96", "2.35")
+    assert await verified(client, quote) == MATCHES
+
+
+def request_of(document: quote_oracle.OracleDocument) -> dict[str, Any]:
+    """A random document as a request with stated prices."""
+
+    def adjusted(given: quote_oracle.OracleAdjustment) -> dict[str, Any]:
+        fields = {"amount": given.amount, "percent": given.percent, "base": given.base}
+        return {name: value for name, value in fields.items() if value is not None}
+
+    def taxed(tax: quote_oracle.OracleTax) -> dict[str, Any]:
+        return {"tax_category": tax.category, "tax_rate": tax.rate, "tax_included": tax.included}
+
+    return {
+        "currency": "EUR",
+        "rounding": {
+            "mode": document.mode,
+            "level": document.level,
+            "digits": document.digits,
+            "cash_increment": document.increment,
+        },
+        "prepaid": document.prepaid,
+        "lines": [
+            {
+                "quantity": line.quantity,
+                "unit_price": line.price,
+                "per": line.per,
+                **taxed(line.tax),
+                "adjustments": [adjusted(each) for each in line.adjustments],
+            }
+            for line in document.lines
+        ],
+        "adjustments": [{**adjusted(each), **taxed(tax)} for each, tax in document.adjustments],
+    }
+
+
+async def test_random_documents_come_back_as_the_oracle_has_them_and_verify(client: Client) -> None:
+    answered = 0
+    for document in quote_oracle.documents(5, 150):
+        answer = await client.post("/v1/quotes", json=request_of(document))
+        if answer.status_code == 422:  # More off than there is, or a tax stated as an amount, which only prices have.
+            continue
+        assert answer.status_code == 200, answer.text
+        quote, expected = answer.json(), quote_oracle.figures(document)
+        for name in ("net", "tax", "gross", "prepaid", "payable", "cash_rounding"):
+            assert Fraction(quote[name]) * 10**document.digits == expected[name], (name, document)
+        for number, line in enumerate(quote["lines"]):
+            assert Fraction(line["tax"]) * 10**document.digits == expected[f"lines/{number}/tax"], document
+        assert await verified(client, quote) == MATCHES
+        answered += 1
+    assert answered > 50

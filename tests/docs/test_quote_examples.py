@@ -12,7 +12,7 @@ from app.money import RoundingLevel, RoundingMode
 from app.quoting import Adjustment, DocumentAdjustment, Line, Tax
 from app.schemas import examples
 from app.schemas.quote import Quote
-from app.services import quotes
+from app.services import quote_documents
 
 
 def tax(given: dict[str, Any]) -> Tax:
@@ -56,7 +56,7 @@ def test_the_figures_are_those_of_the_arithmetic() -> None:
 def test_the_digest_is_that_of_the_service_and_of_what_the_page_says() -> None:
     document = json.loads(json.dumps(examples.QUOTE))
     stated = document.pop("digest")
-    assert quotes._digest(Quote(**examples.QUOTE)) == stated
+    assert quote_documents.digest(Quote(**examples.QUOTE)) == stated
     for line in document["lines"]:
         del line["explain"]
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False)

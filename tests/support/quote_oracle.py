@@ -161,19 +161,17 @@ def _line(document: OracleDocument, number: int, found: dict[str, Any]) -> Part:
     each = Fraction(line.price) / Fraction(line.per) * unit
     each_tax = None if line.stated_tax is None else Fraction(line.stated_tax) / Fraction(line.per) * unit
     if document.level == "unit":
-        each = Fraction(cut(each))
-        each_tax = None if each_tax is None else Fraction(cut(each_tax))
+        each_tax = Fraction(cut(exact_tax(each, line.tax) if each_tax is None else each_tax))
     extras = [_adjusted(document, adjustment, count * each) for adjustment in line.adjustments]
     found |= {f"{place}/adjustments/{index}": extra for index, extra in enumerate(extras)}
     amount = cut(count * each) + sum(extras)
     own: int | None = None
     if each_tax is not None:
         own = cut(count * each_tax)
+        if line.stated_tax is None:
+            own += sum(cut(exact_tax(Fraction(extra), line.tax)) for extra in extras)
     elif document.level == "line":
         own = cut(exact_tax(Fraction(amount), line.tax))
-    elif document.level == "unit":
-        own = cut(count * cut(exact_tax(each, line.tax)))
-        own += sum(cut(exact_tax(Fraction(extra), line.tax)) for extra in extras)
     return Part(place, line.tax, amount, own)
 
 
@@ -190,13 +188,14 @@ def _document_adjustment(document: OracleDocument, number: int, lines: list[Part
 def _taxes(members: list[Part], mode: str) -> dict[str, int]:
     """The tax of each part of a group: its own, or its share."""
     exact = [(part.place, exact_tax(Fraction(part.amount), part.tax)) for part in members if part.own is None]
-    taxes = {place: math.floor(share) for place, share in exact}
+    taxes = {place: math.trunc(share) for place, share in exact}
     left = whole(sum((share for _, share in exact), Fraction(0)), mode) - sum(taxes.values())
+    up = left > 0
     # Python keeps the order of what is equal: of two that lost as much, the first is first.
-    by_loss = sorted(exact, key=lambda one: one[1] % 1, reverse=True)
-    assert 0 <= left <= len(by_loss)
-    for place, _ in by_loss[:left]:
-        taxes[place] += 1
+    by_loss = sorted(exact, key=lambda one: one[1] - math.trunc(one[1]), reverse=up)
+    assert abs(left) <= len(by_loss)
+    for place, _ in by_loss[: abs(left)]:
+        taxes[place] += 1 if up else -1
     return taxes | {part.place: part.own for part in members if part.own is not None}
 
 

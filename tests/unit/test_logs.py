@@ -12,3 +12,6 @@ def test_a_traceback_does_not_tell_of_rows() -> None:
     line = logs.formatter("json").format(record)
     assert json.loads(line)["exception"][0]["exc_value"] == 'null value in column "name"'
     assert "hunter2" not in line
+    group = ExceptionGroup("several", [error])
+    record.exc_info = (ExceptionGroup, group, None)
+    assert "hunter2" not in logs.formatter("json").format(record)

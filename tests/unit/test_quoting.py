@@ -1,6 +1,7 @@
 """Totals of quotes: against an oracle in fractions, by their identities, and by sums done by hand."""
 
 import itertools
+import re
 from collections.abc import Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
@@ -353,16 +354,22 @@ def test_only_adjustments() -> None:
     [
         # 0.033 each, 0.099 -> 0.10 together: 0.03 each, and what is missing to the first.
         ([line("1", "0.33", rated("10"))] * 3, [], "0.04 0.03 0.03"),
-        # -0.033 each, down to -0.04, and two are given back.
-        ([line("-1", "0.33", rated("10"))] * 3, [], "-0.03 -0.03 -0.04"),
+        # The mirror image.
+        ([line("-1", "0.33", rated("10"))] * 3, [], "-0.04 -0.03 -0.03"),
         # 0.021 0.027 0.024 make 0.072 -> 0.07: one is missing, and the second lost most.
         ([line("1", price, rated("10")) for price in ("0.21", "0.27", "0.24")], [], "0.02 0.03 0.02"),
         # 0.026 0.026 0.005 make 0.057 -> 0.06: two are missing; the first two lost as much, more than the third.
         ([line("1", price, rated("10")) for price in ("0.05", "0.26", "0.26")], [], "0.00 0.03 0.03"),
         # Lines come before adjustments: 0.005 each, 0.01 together.
         ([line("1", "0.05", rated("10"))], [of_document(rated("10"), amount="0.05")], "0.01 0.00"),
-        # A charge and its opposite: 0.015 - 0.015 = 0; down to 0.01 and -0.02, and the first lost as much.
-        ([line("1", "0.15", rated("10"))], [of_document(rated("10"), amount="-0.15")], "0.02 -0.02"),
+        # A charge and its opposite: 0.015 - 0.015 = 0; nothing is missing from 0.01 and -0.01.
+        ([line("1", "0.15", rated("10"))], [of_document(rated("10"), amount="-0.15")], "0.01 -0.01"),
+        # 0.018 -0.009 0.018 make 0.027 -> 0.03: 0.01, 0 and 0.01, and the one that is missing to the first.
+        (
+            [line("1", "0.18", rated("10")), line("-1", "0.09", rated("10")), line("1", "0.18", rated("10"))],
+            [],
+            "0.02 0.00 0.01",
+        ),
         # In the price: 1.00 x 19 / 119 = 0.1596... each, 0.4789... -> 0.48 together.
         ([line("1", "1.00", rated("19", included=True))] * 3, [], "0.16 0.16 0.16"),
         # 0.10 x 25 / 125 = 0.02 exactly; nothing is missing.
@@ -384,14 +391,16 @@ def test_levels() -> None:
     off = [of_document(rated("10"), amount="-0.03")]
     assert shown(three, off) == "0.96 + 0.10 = 1.06"
     assert shown(three, off, policy(level=LINE)) == "0.96 + 0.09 = 1.05"
-    # One unit: 0.125 -> 0.13, its tax 0.0247 -> 0.02; times 3. A line: 0.375 -> 0.38, its tax 0.0722.
+    # The amount is 3 x 0.125 = 0.375 -> 0.38 at every level. Its tax is 0.0722; that of one 0.02375 -> 0.02, times 3.
     some = [line("3", "0.125")]
     assert shown(some, rule=policy(level=LINE)) == "0.38 + 0.07 = 0.45"
-    assert shown(some, rule=policy(level=UNIT)) == "0.39 + 0.06 = 0.45"
-    # 2.5 x 0.13 = 0.325 -> 0.33; 2.5 x 0.02 = 0.05.
-    assert shown([line("2.5", "0.125")], rule=policy(level=UNIT)) == "0.33 + 0.05 = 0.38"
-    # Per 3: 1 / 3 -> 0.33, times 6.
-    assert shown([line("6", "1", NO_TAX, per="3")], rule=policy(level=UNIT)) == "1.98 + 0.00 = 1.98"
+    assert shown(some, rule=policy(level=UNIT)) == "0.38 + 0.06 = 0.44"
+    # 2.5 x 0.125 = 0.3125; 2.5 x 0.02 = 0.05.
+    assert shown([line("2.5", "0.125")], rule=policy(level=UNIT)) == "0.31 + 0.05 = 0.36"
+    # Per 3: one is 1 / 3, its tax 0.0633... -> 0.06, times 6.
+    assert shown([line("6", "1", per="3")], rule=policy(level=UNIT)) == "2.00 + 0.36 = 2.36"
+    # What costs next to nothing apiece costs something by the thousand; its tax does not.
+    assert shown([line("1000", "4.99", per="1000")], rule=policy(level=UNIT)) == "4.99 + 0.00 = 4.99"
     # In the price: 1.00 x 19 / 119 -> 0.16 for one, times 100; for the line 100 x 19 / 119 -> 15.97.
     hundred = [line("100", "1", rated("19", included=True))]
     assert shown(hundred, rule=policy(level=UNIT)) == "84.00 + 16.00 = 100.00"
@@ -483,17 +492,36 @@ def steps(given_line: Line, rule: Policy) -> list[str]:
         (
             line("6", "1", rated("19", included=True), per="3"),
             policy(level=UNIT),
+            ["6 x 1 / 3 = 2.00", "tax of one: 1 / 3 x 19 / 119 -> 0.05", "tax: 6 x 0.05 = 0.30"],
+        ),
+        (
+            line("2.5", "0.22", amount="-0.05"),
+            policy(level=UNIT),
             [
-                "unit price: 1 / 3 -> 0.33",
-                "6 x 0.33 = 1.98",
-                # For one: 0.33 x 19 / 119 = 0.0526... -> 0.05
-                "tax: 1.98 x 19 / 119 -> 0.30 (rounded for each unit)",
+                "2.5 x 0.22 = 0.55",
+                "allowance: -0.05",
+                "amount: 0.50",
+                "tax of one: 0.22 x 19 / 100 = 0.0418 -> 0.04",
+                "tax of 2.5: 2.5 x 0.04 = 0.10",
+                "tax of -0.05: -0.05 x 19 / 100 = -0.0095 -> -0.01",
+                "tax: 0.09",
+            ],
+        ),
+        (
+            line("250", "10", Tax("S", None, included=False), per="100", unit_tax="1.33", amount="0"),
+            policy(level=UNIT),
+            [
+                "250 x 10 / 100 = 25.00",
+                "charge: 0.00",
+                "amount: 25.00",
+                "tax of one: 1.33 / 100 = 0.0133 -> 0.01",
+                "tax: 250 x 0.01 = 2.50",
             ],
         ),
         (
             line("2", "0.125", NO_TAX),
             policy(level=UNIT),
-            ["unit price: 0.125 -> 0.13", "2 x 0.13 = 0.26", "no tax stated"],
+            ["2 x 0.125 = 0.25", "no tax stated"],
         ),
         (
             line("-1", "0.335", NO_TAX, percent="-50"),
@@ -524,12 +552,12 @@ def steps(given_line: Line, rule: Policy) -> list[str]:
         (
             line("3", "35.4", Tax("S", None, included=False), unit_tax="3.2", amount="-6.20"),
             policy(),
-            ["3 x 35.4 = 106.20", "allowance: -6.20", "amount: 100.00", "tax: 3 x 3.2 -> 9.60"],
+            ["3 x 35.4 = 106.20", "allowance: -6.20", "amount: 100.00", "tax: 3 x 3.2 = 9.60"],
         ),
         (
             line("250", "10", Tax("S", None, included=False), per="100", unit_tax="1.33", amount="0"),
             policy(),
-            ["250 x 10 / 100 = 25.00", "charge: 0.00", "amount: 25.00", "tax: 250 x 1.33 / 100 -> 3.33"],
+            ["250 x 10 / 100 = 25.00", "charge: 0.00", "amount: 25.00", "tax: 250 x 1.33 / 100 = 3.325 -> 3.33"],
         ),
         (
             line("2", "105", rated("10", included=True)),
@@ -547,14 +575,39 @@ def test_steps(given_line: Line, rule: Policy, expected: list[str]) -> None:
     assert steps(given_line, rule) == expected
 
 
-@settings(max_examples=200, deadline=None)
+EQUATION = re.compile(
+    r"(?:[^:]*: )?(?P<left>[^:=>]*?)(?: = (?P<equal>-?[0-9.]+))?(?: -> (?P<rounded>-?[0-9.]+))?(?: \(.*)?"
+)
+
+
+def worked_out(left: str) -> Fraction:
+    """What the left side of a step comes to: its signs are worked from left to right, and ``% of`` is ``/ 100 x``."""
+    first, *rest = left.replace("% of", "/ 100 x").split(" ")
+    value = Fraction(first)
+    for sign, number in itertools.batched(rest, 2):
+        value = value / Fraction(number) if sign == "/" else value * Fraction(number)
+    return value
+
+
+@settings(max_examples=300, deadline=None)
 @given(documents)
-def test_there_are_steps_for_every_line(document: OracleDocument) -> None:
+def test_every_step_is_right(document: OracleDocument) -> None:
     whole = totals(document)
     rule = Policy(RoundingMode(document.mode), RoundingLevel(document.level), document.digits)
     for given_line, entry in zip(quote_fuzz.lines(document), whole.lines, strict=True):
         words = quote_steps.of_line(given_line, entry, rule)
-        assert len(words) == (rule.level is UNIT) + 2 + len(given_line.adjustments) + bool(given_line.adjustments)
         assert all("E" not in word for word in words), "plain notation"
+        for word in words:
+            step = EQUATION.fullmatch(word)
+            assert step, word
+            if step["equal"] is None and step["rounded"] is None:
+                continue  # A figure, or words.
+            exact = worked_out(step["left"])
+            if step["equal"] is not None:
+                assert Fraction(step["equal"]) == exact, word
+            if step["rounded"] is not None and "part of" not in word:
+                assert Fraction(step["rounded"]) == Fraction(
+                    quote_oracle.whole(exact * 10**document.digits, document.mode), 10**document.digits
+                ), word
         if entry.key.category is not None:
             assert money.plain(entry.tax, rule.digits) in words[-1]

@@ -1,8 +1,9 @@
 """Quotes: totals of several lines, and whether a stored one is right."""
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
@@ -31,8 +32,17 @@ async def make_quote(
     return await quotes.quote(session, data, explain=explain)
 
 
-@router.post("/quotes:verify", summary="Is this quote right?", responses=responses(UnknownSeq, *_PROBLEMS))
-async def verify_quote(data: Quote, session: Reading) -> Verification:
+async def _as_sent(request: Request) -> Mapping[str, Any]:
+    document: dict[str, Any] = await request.json()
+    return document
+
+
+@router.post(
+    "/quotes:verify", summary="Is this quote right?", responses=responses(UnknownSeq, InvalidRequest, *BODY_PROBLEMS)
+)
+async def verify_quote(
+    data: Quote, sent: Annotated[Mapping[str, Any], Depends(_as_sent)], session: Reading
+) -> Verification:
     """Takes the answer of `quotes` back, computes it anew and names the first place that differs.
 
     Prices are those of the ledger as it was known then, whatever was recorded since.
@@ -41,4 +51,4 @@ async def verify_quote(data: Quote, session: Reading) -> Verification:
         request = data.request()
     except ValidationError as error:
         raise RequestValidationError([{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]) from None
-    return await quotes.verify(session, data, request)
+    return await quotes.verify(session, data, request, sent)
