@@ -25,9 +25,9 @@ test-cluster: ## On the cluster of KUBECONFIG: install, upgrade under load, unin
 	@$(UV) sync --locked --quiet
 	@$(UV) run --no-sync pytest -n 0 -m cluster tests/cluster
 
-proofs: ## On the cluster of KUBECONFIG: everything that docs/proofs.md shows, and write its table (about an hour)
+proofs: ## On the cluster of KUBECONFIG: everything that docs/proofs.md shows, and write its table (about an hour; or PROOFS=tests/cluster/test_....py)
 	@$(UV) sync --locked --quiet
-	@PROOFS_PAGE=docs/proofs.md $(UV) run --no-sync pytest -n 0 -m "cluster or proof" tests/cluster
+	@PROOFS_PAGE=docs/proofs.md $(UV) run --no-sync pytest -n 0 -m "cluster or proof" $(or $(PROOFS),tests/cluster)
 
 lint: ## Formatting, lint, types, import rules, shell scripts and workflows
 	@$(UV) sync --locked --quiet

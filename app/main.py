@@ -87,6 +87,6 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     info = {"version": app.version, "schema": migrations.head(), "server": settings.server}
     registry.register(StateCollector(info, readiness, traffic, database, watch))
     app.state.operations = create_operations_app(readiness, registry)
-    app.add_middleware(RequestContextMiddleware)
+    app.add_middleware(RequestContextMiddleware, traffic=traffic)
     app.add_middleware(ConnectionCloseMiddleware, traffic=traffic)
     return app

@@ -11,8 +11,9 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import InternalError
-from app.observability.http_metrics import CLIENT_CLOSED_REQUEST, route_template
+from app.observability.http_metrics import route_template, status_of_cancelled
 from app.problems import problem_response
+from app.traffic import Traffic
 
 logger = structlog.get_logger("pricebook.access")
 
@@ -23,8 +24,9 @@ _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class RequestContextMiddleware:
     """Gives each request an id (the caller's, if it is a plain word) that its answer and all its log lines carry."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
         self._app = app
+        self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -49,7 +51,7 @@ class RequestContextMiddleware:
             try:
                 await self._app(scope, receive, send_with_id)
             except asyncio.CancelledError:
-                status = status or CLIENT_CLOSED_REQUEST
+                status = status or status_of_cancelled(self._traffic)
                 raise
             except Exception:
                 logger.exception("request failed", method=scope["method"], path=scope["path"])

@@ -161,10 +161,11 @@ async def migrate(settings: Settings) -> str:
 async def _migrate_once(engine: AsyncEngine, settings: Settings, deadline: float) -> str:
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
-        await _check_server(connection)
-        # Most pods find all done. They wait for nobody: neither for one another nor for a lock that was left behind.
-        if revision := await connection.run_sync(_revision_if_done, settings):
-            return revision
+        async with asyncio.timeout(settings.database_connect_timeout_seconds):
+            await _check_server(connection)
+            # Most pods find all done. They wait for nobody, neither for one another nor for a lock left behind.
+            if revision := await connection.run_sync(_revision_if_done, settings):
+                return revision
         await _keep_alive(connection)
         while not await connection.scalar(text(f"SELECT pg_try_advisory_lock({_ADVISORY_LOCK})")):
             if time.monotonic() > deadline:
@@ -176,16 +177,20 @@ async def _migrate_once(engine: AsyncEngine, settings: Settings, deadline: float
                 await _keep_alive(changing)
                 await changing.execute(text(f"SET lock_timeout = {settings.migration_lock_timeout_milliseconds}"))
                 await changing.commit()
-                await changing.run_sync(_upgrade, settings)
+                revision = await changing.run_sync(_upgrade, settings)
                 if settings.serving_role:
                     await _grant(changing, settings.serving_role)
                     await changing.commit()
         except DBAPIError as error:
             if sqlstate(error) == _INSUFFICIENT_PRIVILEGE:
                 raise MigrationError(await _missing_right(connection, error)) from error
-            raise
-        schema = await connection.run_sync(current_schema)
-        return schema.revision if schema else head()
+            if _may_pass(error):
+                raise
+            raise MigrationError(
+                f"A migration failed: {first_line(error)}. Nothing of it stays, and what serves goes on serving. "
+                "This version needs it: use the version before, or mend what the message says and migrate again."
+            ) from error
+        return revision
 
 
 async def _keep_alive(connection: AsyncConnection) -> None:
@@ -208,41 +213,42 @@ async def _keep_alive(connection: AsyncConnection) -> None:
             end.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def _is_current(schema: Schema | None) -> bool:
-    """Whether no migration is needed.
+def _revision_if_fit(connection: Connection) -> str | None:
+    """The schema's revision if no migration is needed.
 
     :raises MigrationError: if this version cannot run on the schema.
     """
+    schema = current_schema(connection)
     if schema is None or not (schema.is_newer or schema.revision == head()):
-        return False
+        return None
     if schema.fault:
         raise MigrationError(schema.fault)
-    return True
-
-
-def _revision_if_done(connection: Connection, settings: Settings) -> str | None:
-    """The schema's revision if nothing is to be done, to the schema or to the rights of the role that serves."""
-    schema, role = current_schema(connection), settings.serving_role
-    if schema is None or not _is_current(schema):
-        return None
-    if role and (not connection.scalar(_ROLE_EXISTS, {"role": role}) or missing_grants(connection, role)):
-        return None
     if schema.is_newer:
         logger.warning("the schema is newer, and fit for this version", schema=schema.revision, made_by=schema.release)
     return schema.revision
 
 
-def _upgrade(connection: Connection, settings: Settings) -> None:
+def _revision_if_done(connection: Connection, settings: Settings) -> str | None:
+    """The same if the role that serves has its rights, too: then nothing is to be done."""
+    revision, role = _revision_if_fit(connection), settings.serving_role
+    if revision is None or role is None:
+        return revision
+    known = connection.scalar(_ROLE_EXISTS, {"role": role})
+    return revision if known and not missing_grants(connection, role) else None
+
+
+def _upgrade(connection: Connection, settings: Settings) -> str:
     alembic = config(
         connection=connection,
         default_currency=settings.default_currency,
         default_time_zone=settings.default_time_zone,
     )
-    current = _is_current(current_schema(connection))
+    revision = _revision_if_fit(connection)
     # In a transaction that is open already, Alembic would run all migrations as one, and none could leave it.
     connection.rollback()
-    if not current:
+    if revision is None:
         command.upgrade(alembic, "head")
+    return revision or head()
 
 
 async def _missing_right(connection: AsyncConnection, error: DBAPIError) -> str:

@@ -13,6 +13,7 @@ from prometheus_fastapi_instrumentator.metrics import Info
 from starlette.types import Scope
 
 from app.observability.metrics import SECONDS
+from app.traffic import Traffic
 
 _ROUTE = "pricebook.route"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -21,6 +22,11 @@ _NO_ROUTE = "none"
 
 CLIENT_CLOSED_REQUEST = 499
 """Status in metrics and logs, after nginx, of a request whose client went away before its answer: it never got one."""
+
+
+def status_of_cancelled(traffic: Traffic) -> int:
+    """The status of a request that was ended before its answer: by its client, or else by the stop of this process."""
+    return 500 if traffic.draining else CLIENT_CLOSED_REQUEST
 
 
 class RequestOutcome(StrEnum):
@@ -65,7 +71,7 @@ def instrument(app: FastAPI, registry: CollectorRegistry) -> None:
         # gunicorn cancels a request some seconds after its client went away. To the instrumentator, what was not
         # answered is a defect.
         if info.modified_status == "500" and isinstance(sys.exception(), asyncio.CancelledError):
-            info.modified_status = str(CLIENT_CLOSED_REQUEST)
+            info.modified_status = str(status_of_cancelled(app.state.traffic))
 
     def time(info: Info) -> None:
         span = trace.get_current_span().get_span_context()

@@ -1,8 +1,9 @@
 """Structured logs: JSON lines for machines, aligned lines for people; never a secret, never a request body."""
 
+import asyncio
 import logging
 import sys
-from typing import Literal
+from typing import Any, Literal
 
 import structlog
 from opentelemetry import trace
@@ -23,8 +24,15 @@ def _name_trace(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 def _without_rows(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Take what PostgreSQL tells of the rows at fault, which are callers' data, out of tracebacks."""
     for raised in event.get("exception") or ():
-        raised["exc_value"] = raised["exc_value"].partition("\nDETAIL:")[0]
+        _cut(raised)
     return event
+
+
+def _cut(raised: dict[str, Any]) -> None:
+    raised["exc_value"] = raised["exc_value"].partition("\nDETAIL:")[0]
+    for group in raised.get("exceptions") or ():
+        for member in group:
+            _cut(member)
 
 
 _SHARED: list[Processor] = [
@@ -36,10 +44,16 @@ _SHARED: list[Processor] = [
 ]
 
 
+def _is_no_cancellation(record: logging.LogRecord) -> bool:
+    """Whether a line of SQLAlchemy's pools tells of more than a wait that we ended: who ends one says so itself."""
+    return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
+
+
 def configure(settings: Settings) -> None:
     """Send structlog's and the standard library's records through one formatter to standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(settings.log_format))
+    handler.addFilter(_is_no_cancellation)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())

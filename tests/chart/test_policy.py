@@ -133,7 +133,8 @@ POLICY: chart.Object = {"networkPolicy": {"enabled": True}}
 @pytest.mark.parametrize("name", ["external-host", "sidecar"])
 def test_the_policy_lets_the_service_and_its_migration_reach_the_database(name: str) -> None:
     values = chart.example(chart.CHART / "ci" / f"{name}-values.yaml") | POLICY
-    values["networkPolicy"]["egress"] = {"databasePorts": [values["database"]["external"].get("port", 5432), 7000]}
+    ports = [values["database"]["external"].get("port", 5432), 7000]
+    values["networkPolicy"] = {"enabled": True, "egress": {"databasePorts": ports}}
     objects = chart.render(values)
     (deployment,) = chart.of_kind(objects, "Deployment")
     needed = {
@@ -144,6 +145,14 @@ def test_the_policy_lets_the_service_and_its_migration_reach_the_database(name: 
     for policy in chart.of_kind(objects, "NetworkPolicy"):
         ports = [port["port"] for port in policy["spec"]["egress"][1]["ports"]]
         assert sorted(ports) == sorted(needed | {7000})
+
+
+def test_the_policy_lets_through_the_ports_of_urls_that_only_secrets_know() -> None:
+    values = chart.example(chart.CHART / "ci" / "external-url-values.yaml") | POLICY
+    values["database"]["external"] |= {"port": 6432}
+    values["database"]["external"]["migration"] |= {"existingSecret": "owner", "port": 5433}
+    for policy in chart.of_kind(chart.render(values), "NetworkPolicy"):
+        assert {port["port"] for port in policy["spec"]["egress"][1]["ports"]} == {6432, 5433}
 
 
 @pytest.mark.parametrize("name", ["bundled", "external-host", "cnpg"])

@@ -25,6 +25,7 @@ from alembic import op
 
 revision = "{revision}"
 down_revision = "{down_revision}"
+compatible_from = "{down_revision}"
 
 
 def upgrade() -> None:
@@ -93,6 +94,20 @@ def test_a_setting_that_is_wrong(release: Release, images: Images, report: Repor
         "--set=extraEnv[0].name=DEFAULT_TIME_ZONE",
         "--set=extraEnv[0].value=Mars/Olympus",
         message="DEFAULT_TIME_ZONE: is not an IANA time zone",
+    )
+
+
+def test_a_database_that_is_not_there(release: Release, images: Images, report: Report) -> None:
+    refused(
+        release,
+        images,
+        report,
+        "unreachable database",
+        images.next,
+        "--set=config.migrationWaitSeconds=5",
+        "--set=extraEnv[0].name=DATABASE_URL",
+        "--set=extraEnv[0].value=postgresql://pricebook@nowhere.invalid:5432/pricebook",
+        message="Check the address in DATABASE_URL",
     )
 
 

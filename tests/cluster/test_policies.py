@@ -104,10 +104,14 @@ def test_admission_accepts_every_example(example: Path, images: Images, report: 
             "--set",
             f"image.repository={repository},image.tag={tag},image.digest=",
         )
-        eventually(lambda: controllers_have_their_pods(ns), seconds=30)
-        assert refusals(ns) == []
-        manifest = yaml.safe_load_all(ns.helm("get", "manifest", "pricebook"))
-        kinds = sorted({item["kind"] for item in manifest if item})
+        try:
+            eventually(lambda: controllers_have_their_pods(ns), seconds=30)
+            assert refusals(ns) == []
+            manifest = yaml.safe_load_all(ns.helm("get", "manifest", "pricebook"))
+            kinds = sorted({item["kind"] for item in manifest if item})
+        finally:
+            # Some of it is in a namespace that stays.
+            ns.helm("uninstall", "pricebook")
         report.row(
             f"example `{example.name}`", "installed under quota, limits, `restricted`", f"admitted: {', '.join(kinds)}"
         )

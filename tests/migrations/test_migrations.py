@@ -16,16 +16,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import Connection
+from sqlalchemy import Connection, event
 from sqlalchemy.engine import URL
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from app import migrations
 from app.migrations import MigrationError, Schema, migrate
 from app.models import Base
 from tests.conftest import make_settings
 from tests.support import postgres
-from tests.support.wire import Wire
+from tests.support.tcp_proxy import TcpProxy
 
 _ROOT = Path(__file__).parents[2]
 
@@ -135,17 +135,37 @@ async def test_each_migration_is_a_transaction_of_its_own_and_may_leave_it(
     await connection.close()
 
 
-async def test_both_ends_of_a_migration_notice_when_the_other_is_gone(fresh_url: URL) -> None:
-    with Wire(fresh_url).open() as wire:
-        engine = create_async_engine(wire.url.set(drivername="postgresql+asyncpg"))
+async def test_both_ends_of_a_migration_notice_when_the_other_is_gone(
+    fresh_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends: list[int] = []
+
+    async def keep_alive(connection: AsyncConnection) -> None:
+        await kept_alive(connection)
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        end = driver._transport.get_extra_info("socket")
+        ends.append(end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE))
+
+    kept_alive = migrations._keep_alive
+    monkeypatch.setattr(migrations, "_keep_alive", keep_alive)
+    with TcpProxy(fresh_url).open() as proxy:
+        await migrate(make_settings(proxy.url))
+        # The connection that holds the lock, and the one that changes the schema.
+        assert ends == [1, 1]
+        engine = create_async_engine(proxy.url.set(drivername="postgresql+asyncpg"))
         async with engine.connect() as connection:
-            await migrations._keep_alive(connection)
-            driver: Any = (await connection.get_raw_connection()).driver_connection
-            end = driver._transport.get_extra_info("socket")
-            assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-            assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 30
-            assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+            statements: list[str] = []
+            event.listen(engine.sync_engine, "before_cursor_execute", lambda *seen: statements.append(seen[2]))
+            await kept_alive(connection)
+            assert statements == [f"SET tcp_keepalives_{name}" for name in ("idle = 30", "interval = 10", "count = 3")]
         await engine.dispose()
+
+
+async def test_a_server_that_falls_silent_is_given_up(fresh_url: URL) -> None:
+    with TcpProxy(fresh_url).open() as proxy:
+        proxy.silence()
+        with pytest.raises(MigrationError, match="no answer in time"):
+            await migrate(make_settings(proxy.url, migration_wait_seconds=0, database_connect_timeout_seconds=0.5))
 
 
 async def test_the_schema_says_who_made_it_and_who_can_run_on_it(fresh_url: URL) -> None:

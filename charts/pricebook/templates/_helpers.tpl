@@ -187,7 +187,7 @@ port is in such a URL is not known, and external.port stands for it where a poli
 {{- $serve = dict "secret" $external.existingSecret "urlKey" $external.urlKey "port" $external.port -}}
 {{- $migrate = $serve -}}
 {{- if $own.existingSecret -}}
-{{- $migrate = merge (dict "secret" $own.existingSecret "urlKey" $own.urlKey) $serve -}}
+{{- $migrate = merge (dict "secret" $own.existingSecret "urlKey" $own.urlKey "port" ($own.port | default $external.port)) $serve -}}
 {{- end -}}
 {{- $servingRole = $external.servingRole -}}
 {{- end -}}

@@ -12,7 +12,7 @@ What one value alone may be is in values.schema.json. tests/chart/messages.yaml 
 {{- $faults = append $faults (printf "The name %s has %d characters, and Kubernetes leaves 43 to it once -postgres and a hash follow; set fullnameOverride to a shorter one." $fullname (len $fullname)) -}}
 {{- end -}}
 {{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $fullname) -}}
-{{- $faults = append $faults (printf "The name %s is none that a Service may have, which is lower-case letters, digits and - after a letter; set fullnameOverride to such a one." $fullname) -}}
+{{- $faults = append $faults (printf "The name %s is not a valid name of a Service: lower-case letters, digits and -, after a letter; set fullnameOverride to one that is." $fullname) -}}
 {{- end -}}
 {{- $name := include "pricebook.name" . -}}
 {{- if gt (len $name) 54 -}}
@@ -45,6 +45,14 @@ What one value alone may be is in values.schema.json. tests/chart/messages.yaml 
 {{- end -}}
 {{- end -}}
 
+{{- $names := list -}}
+{{- range .Values.extraEnv -}}
+{{- if has .name $names -}}
+{{- $faults = append $faults (printf "extraEnv names %s twice, which Kubernetes refuses; leave one of them out." .name) -}}
+{{- end -}}
+{{- $names = append $names .name -}}
+{{- end -}}
+
 {{- $min := int $scale.min -}}
 {{- with .Values.podDisruptionBudget -}}
 {{- if and .enabled (gt $min 1) (ge (int .maxUnavailable) $min) -}}
@@ -53,19 +61,20 @@ What one value alone may be is in values.schema.json. tests/chart/messages.yaml 
 {{- end -}}
 
 {{/*
-Connections. Beside the pods and those that a rolling update starts, there are those that it ends: they do not count
-against maxSurge, so the next batch starts, 5 seconds at the least until it is ready, while they wait and drain.
+Connections. Beside the pods and those that a rolling update starts, there are those that terminate: they do not count
+against maxSurge, so the next batch starts, 5 seconds at the least until it is ready, while they wait, drain and, for some
+2 seconds, close their connections.
 */}}
 {{- $max := int $scale.max -}}
 {{- $surge := include "pricebook.surge" (dict "maxSurge" .Values.maxSurge "replicas" $max) | int -}}
 {{- $pool := int .Values.config.databasePoolSize -}}
-{{- $batches := divf (addf .Values.preStopSeconds .Values.config.drainSeconds) (addf .Values.minReadySeconds 5) | ceil | int -}}
-{{- $ending := min $max (mul $surge $batches) -}}
-{{- $pods := add $max $surge $ending -}}
+{{- $batches := divf (addf .Values.preStopSeconds .Values.config.drainSeconds 2) (addf .Values.minReadySeconds 5) | ceil | int -}}
+{{- $terminating := min $max (mul $surge $batches) -}}
+{{- $pods := add $max $surge $terminating -}}
 {{- $clients := mul $pods 2 $pool -}}
 {{- $limit := int $database.maxConnections -}}
 {{- $reserved := int $database.reservedConnections -}}
-{{- $sum := printf "(%d of %s + %d that a rolling update starts + %d that still end) x 2 x %d of config.databasePoolSize" $max $scale.by $surge $ending $pool -}}
+{{- $sum := printf "(%d of %s + %d that a rolling update starts + %d that terminate) x 2 x %d of config.databasePoolSize" $max $scale.by $surge $terminating $pool -}}
 {{- if and (eq $database.mode "cnpg") $database.cnpg.pooler.enabled -}}
 {{- with $database.cnpg.pooler -}}
 {{- $taken := mul (int .instances) (int .maxClientConnections) -}}
@@ -115,7 +124,7 @@ against maxSurge, so the next batch starts, 5 seconds at the least until it is r
 
 {{- $buckets := list 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1.0 2.5 5.0 10.0 -}}
 {{- if not (has (float64 .Values.slo.latencyThresholdSeconds) $buckets) -}}
-{{- $faults = append $faults (printf "slo.latencyThresholdSeconds is %s, which is no bucket of http_request_duration_seconds; take one of 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10." (include "pricebook.number" .Values.slo.latencyThresholdSeconds)) -}}
+{{- $faults = append $faults (printf "slo.latencyThresholdSeconds is %s, which is no bucket of pricebook_request_seconds; take one of 0.001 0.0025 0.005 0.01 0.025 0.05 0.1 0.25 0.5 1 2.5 5 10." (include "pricebook.number" .Values.slo.latencyThresholdSeconds)) -}}
 {{- end -}}
 
 {{- $rules := .Files.Get "files/rules.yaml" -}}

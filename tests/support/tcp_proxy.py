@@ -1,4 +1,4 @@
-"""A way to the database that a test can silence: both ends stay connected, and neither hears of the other any more."""
+"""A proxy before the database that a test can silence: both ends stay connected, and neither hears of the other."""
 
 import contextlib
 import selectors
@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from sqlalchemy.engine import URL
 
 
-class Wire:
+class TcpProxy:
     """Forwards connections from a port of its own, in a thread, until it is silenced."""
 
     def __init__(self, url: URL) -> None:
@@ -21,7 +21,7 @@ class Wire:
 
     @property
     def url(self) -> URL:
-        """The database by this way."""
+        """The database by way of the proxy."""
         return self._upstream.set(host="127.0.0.1", port=self._listener.getsockname()[1], query={})
 
     def silence(self) -> None:
@@ -29,7 +29,7 @@ class Wire:
         self._silent.set()
 
     @contextlib.contextmanager
-    def open(self) -> Iterator["Wire"]:
+    def open(self) -> Iterator["TcpProxy"]:
         """Forward during the block."""
         self._thread.start()
         try:
