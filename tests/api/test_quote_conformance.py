@@ -47,6 +47,10 @@ others, and a rounding by hand. There, gross less prepaid is compared.
 
 This page is written by `UPDATE_CONFORMANCE=1 ./scripts/uv run pytest -n0 tests/api/test_quote_conformance.py`.
 
+Beyond these, `./scripts/uv run python -m tests.support.quote_fuzz 100000 20261125` computes random documents of every
+level, mode and number of digits a second time, in fractions, from code that shares nothing with the service: 100,000
+documents of 325,355 lines, no difference (2026-11-25). `make test` does 2,000 of them.
+
 """
 
 NOT_VALID = "zugferd/not_validating_full_invoice_based_onTest_EeISI_300_CENfullmodel"

@@ -10,7 +10,7 @@ from sqlalchemy.engine import URL
 
 from app.settings import Settings
 from tests.support import postgres
-from tests.support.processes import SECRET, running
+from tests.support.processes import SECRET, run, running
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "bench" / "README.md"])
@@ -37,12 +37,13 @@ def test_every_setting_is_documented() -> None:
     assert settings_table() in document, f"replace the table in docs/operate.md by:\n{settings_table()}"
 
 
-def test_the_commands_of_the_readme_run(owner_url: URL, tmp_path: Path) -> None:
+def test_the_commands_of_the_readme_run(fresh_url: URL, tmp_path: Path) -> None:
     blocks = re.findall(r"(?:^    .*\n)+", (ROOT / "README.md").read_text(), flags=re.MULTILINE)
     lines = "".join(blocks).replace("\\\n", " ").splitlines()
     commands = [line.strip() for line in lines if line.strip().startswith("curl ")]
     assert len(commands) == 7
-    url = postgres.text(postgres.as_serving_role(owner_url))
+    url = postgres.text(fresh_url)
+    assert run("migrate", directory=tmp_path, database_url=url).returncode == 0
     with running("serve", tmp_path, database_url=url, secret_key=SECRET) as service:
         outputs = [
             subprocess.run(  # noqa: S602 - as a reader would
