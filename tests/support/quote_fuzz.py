@@ -74,7 +74,7 @@ def main(count: int, seed: int) -> int:
     for number, document in enumerate(quote_oracle.documents(seed, count)):
         found = difference(document)
         if found is not None:
-            print(f"document {number} of seed {seed}: {found}", file=sys.stderr)  # noqa: T201
+            print(f"document {number} of seed {seed}: {found}", file=sys.stderr)  # noqa: T201 - a program that prints its result
             return 1
         seen["lines"] += len(document.lines)
         seen["document adjustments"] += len(document.adjustments)
@@ -84,7 +84,7 @@ def main(count: int, seed: int) -> int:
         taxes = [line.tax for line in document.lines] + [tax for _, tax in document.adjustments]
         seen["with tax-inclusive amounts"] += any(tax.included for tax in taxes)
         seen["with cash rounding"] += document.increment is not None
-    print(f"{count} documents of seed {seed}: no difference; {dict(sorted(seen.items()))}")  # noqa: T201
+    print(f"{count} documents of seed {seed}: no difference; {dict(sorted(seen.items()))}")  # noqa: T201 - a program that prints its result
     return 0
 
 
