@@ -101,7 +101,7 @@ def _allowed(request: Request) -> str:
 def _from_validation(error: RequestValidationError) -> InvalidRequest:
     # The rejected input itself stays out of the answer: it may be huge, or not encodable.
     faults = [
-        FieldError(pointer(fault["loc"]), str(fault["type"]).replace("_", "-"), _message(fault))
+        FieldError(pointer(fault["loc"]), str(fault["type"]).replace("_", "-"), fault_message(fault))
         for fault in error.errors()[:_MOST_FAULTS]
     ]
     first = faults[0]
@@ -109,7 +109,8 @@ def _from_validation(error: RequestValidationError) -> InvalidRequest:
     return InvalidRequest(f"{first.pointer or 'The body'}: {first.message}{more}.", faults)
 
 
-def _message(fault: Mapping[str, Any]) -> str:
+def fault_message(fault: Mapping[str, Any]) -> str:
+    """What pydantic says of a fault, as the end of a sentence that begins with the field's name."""
     if fault["type"] == "json_invalid":
         return f"is not valid JSON: {fault['ctx']['error']}"
     if fault["type"] == "missing":

@@ -47,6 +47,9 @@ _GRANTS = {
     "price_rows": "SELECT, INSERT",
     "price_retirements": "SELECT, INSERT",
     "changes": "SELECT, INSERT",
+    "imports": "SELECT, INSERT, UPDATE",
+    "import_staging": "SELECT, INSERT, DELETE",
+    "import_rows": "SELECT, INSERT, DELETE",
 }
 
 

@@ -204,3 +204,73 @@ QUOTE: dict[str, Any] = {
     "digest": "f9c4ec62e8785cd86d428e717107b5935634543405f331a36b425446dc1f7770",
 }
 VERIFICATION: dict[str, Any] = {"matches": True, "difference": None}
+_LIST_TERMS: dict[str, Any] = {
+    "amount": "19.99",
+    "per": "1",
+    "min_quantity": "1",
+    "tax_rate": "19",
+    "tax": None,
+    "tax_included": True,
+    "valid_from": "2026-12-01T00:00:00Z",
+    "valid_to": None,
+}
+IMPORT: dict[str, Any] = {
+    "id": "01a20537-e0a4-7a51-b2f7-5d7c0e6b1f3a",
+    "book": "default",
+    "effective_at": "2026-12-01T00:00:00Z",
+    "mode": "preview",
+    "state": "previewed",
+    "options": {
+        "format": "csv",
+        "on_error": "abort",
+        "missing": "ignore",
+        "create": True,
+        "max_change_percent": "50",
+        "decimal": ".",
+        "mapping": ["sku:Article", "amount:Price"],
+    },
+    "base_seq": 42,
+    "first_seq": None,
+    "last_seq": None,
+    "file_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "file_bytes": 5120,
+    "counts": {"rows": 120, "create": 3, "change": 41, "unchanged": 75, "error": 1, "missing": 8},
+    "failure": None,
+    "created_at": "2026-11-22T09:30:00.123456Z",
+    "created_by": "anonymous",
+    "applied_at": None,
+    "expires_at": "2026-11-23T09:30:00.123456Z",
+}
+IMPORT_LIST: dict[str, Any] = {"items": [IMPORT], "next": None}
+IMPORT_ROWS: dict[str, Any] = {
+    "rows": [
+        {
+            "line": 2,
+            "sku": "FR-R92B",
+            "gtin": None,
+            "status": "change",
+            "old": {**_LIST_TERMS, "amount": "17.99", "valid_from": "2026-01-01T00:00:00Z"},
+            "new": _LIST_TERMS,
+            "percent": "11.12",
+            "errors": [],
+        },
+        {
+            "line": 3,
+            "sku": "FR-R92R",
+            "gtin": None,
+            "status": "error",
+            "old": None,
+            "new": None,
+            "percent": None,
+            "errors": [
+                {
+                    "column": "amount",
+                    "value": "19,99",
+                    "code": "not-a-number",
+                    "message": 'must be a number in plain notation such as "19.99", without exponent',
+                }
+            ],
+        },
+    ],
+    "next": None,
+}

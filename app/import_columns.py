@@ -1,0 +1,191 @@
+"""Which column of a file is which field of a price list: by its name, or by a mapping.
+
+A mapping entry is ``target:source``. The source is the name of a column, or a text with names in braces, such as
+``sku:{model} {unit}``; it is empty where all columns that it names are. Several entries for one target are tried in
+their order, and the first that is not empty counts. ``target`` alone stands for ``target:target``.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from app.import_files import FileError
+
+COLUMNS = (
+    "sku",
+    "gtin",
+    "name",
+    "description",
+    "unit",
+    "tax_category",
+    "attributes",
+    "amount",
+    "per",
+    "min_quantity",
+    "tax_rate",
+    "tax",
+    "tax_included",
+    "valid_from",
+    "valid_to",
+    "valid_through",
+    "reason",
+)
+"""The fields of a row of a price list. ``valid_through`` is ``valid_to`` for people: the last day."""
+
+ERRORS_COLUMN = "import_errors"
+"""Added to a file of rows with errors, and passed over when it is sent again."""
+
+_PLACE = re.compile(r"\{([^{}]+)\}")
+
+type _Cells = Sequence[str] | Mapping[str, Any]
+type _Reader = Callable[[Any], Any]
+
+
+class MappingError(ValueError):
+    """A mapping entry that cannot be meant; the message says what to write."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a field comes from: the column ``template``, or a text with columns in it."""
+
+    template: str
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that it reads."""
+        return _PLACE.findall(self.template) or [self.template]
+
+    def reader(self, key_of: Callable[[str], Any]) -> _Reader:
+        """A function from a record to the value; ``key_of`` finds a column's key in the record."""
+        parts = _PLACE.split(self.template)
+        if len(parts) == 1:
+            key = key_of(self.template)
+            return lambda cells: cells[key]
+        keys = {name: key_of(name) for name in parts[1::2]}
+
+        def fill(cells: Any) -> str:
+            values = {name: cells[key] for name, key in keys.items()}
+            if not any(values.values()):
+                return ""
+            return "".join(
+                part if index % 2 == 0 else str(values[part] or "") for index, part in enumerate(parts)
+            )
+
+        return fill
+
+
+def parse_mapping(entries: Iterable[str]) -> dict[str, list[Source]]:
+    """Read mapping entries, in the order in which they are tried.
+
+    :raises MappingError: if a target is not one of :data:`COLUMNS`, or names no source.
+    """
+    result: dict[str, list[Source]] = {}
+    for entry in entries:
+        target, colon, source = entry.partition(":")
+        if target not in COLUMNS:
+            raise MappingError(f"{target[:100]} is not a field of a price list; those are {', '.join(COLUMNS)}")
+        if colon and not source:
+            raise MappingError(f"{target} has no source; write {target}:name-of-the-column")
+        result.setdefault(target, []).append(Source(source if colon else target))
+    return result
+
+
+def match_header(header: Sequence[str], mapping: Mapping[str, list[Source]]) -> dict[str, list[_Reader]]:
+    """For each field of a CSV file, the functions that read it from a record, in the order in which they are tried.
+
+    With a mapping, only what it names is read. Without, columns bear the names of fields, in any case.
+
+    :raises FileError: if a column is not there, is there twice, or is unknown.
+    """
+    names = [name.strip() for name in header]
+    if not mapping:
+        names = [name.lower() for name in names]
+        unknown = [name for name in names if name and name not in (*COLUMNS, ERRORS_COLUMN)]
+        if unknown:
+            raise FileError(
+                "unknown-column",
+                f"names the column {_quoted(unknown[0])}, which is not a field of a price list "
+                f"({', '.join(COLUMNS)}); map the columns that count, and the others are left out",
+                1,
+            )
+        mapping = {name: [Source(name)] for name in names if name in COLUMNS}
+
+    def index_of(name: str) -> int:
+        found = [index for index, candidate in enumerate(names) if candidate == name]
+        if len(found) != 1:
+            raise FileError(
+                "unknown-column" if not found else "duplicate-column",
+                f"has {'no' if not found else 'more than one'} column {_quoted(name)}; "
+                f"it names {', '.join(map(_quoted, names[:30]))}",
+                1,
+            )
+        return found[0]
+
+    readers = {target: [source.reader(index_of) for source in sources] for target, sources in mapping.items()}
+    require_columns(readers)
+    return readers
+
+
+def require_columns(targets: Iterable[str]) -> None:
+    """Refuse a file without the fields that every row needs.
+
+    :raises FileError: if it has no amount, or nothing that names items.
+    """
+    given = set(targets)
+    if "amount" not in given:
+        raise FileError("missing-column", "names no column amount; map it if it has another name", 1)
+    if not given & {"sku", "gtin"}:
+        raise FileError("missing-column", "names no column sku or gtin; map it if it has another name", 1)
+
+
+class _Absent(dict[str, Any]):
+    """An object of an NDJSON file, whose absent keys are null."""
+
+    def __missing__(self, key: str) -> None:
+        return None
+
+
+def match_keys(keys: Iterable[str], mapping: Mapping[str, list[Source]]) -> dict[str, list[_Reader]]:
+    """The same for an object of an NDJSON file, whose keys may differ from line to line.
+
+    :raises MappingError: without a mapping, if a key is unknown.
+    """
+    if not mapping:
+        unknown = [key for key in keys if key not in (*COLUMNS, ERRORS_COLUMN)]
+        if unknown:
+            raise MappingError(f"{_quoted(unknown[0])} is not a field of a price list")
+        mapping = {key: [Source(key)] for key in keys if key in COLUMNS}
+    else:
+        present = set(keys)
+        mapping = {
+            target: found
+            for target, sources in mapping.items()
+            if (found := [source for source in sources if present & set(source.columns)])
+        }
+    return {target: [source.reader(lambda name: name) for source in sources] for target, sources in mapping.items()}
+
+
+def read(readers: Mapping[str, list[_Reader]], cells: _Cells) -> dict[str, Any]:
+    """The fields of a record, by their names. In a CSV file, what is empty is ``None`` and blanks around a value go."""
+    if isinstance(cells, dict):
+        record = _Absent(cells)
+        return {target: _first(candidates, record) for target, candidates in readers.items()}
+    result: dict[str, Any] = {}
+    for target, candidates in readers.items():
+        value = _first(candidates, cells)
+        result[target] = (value if target == "description" else value.strip()) or None
+    return result
+
+
+def _first(candidates: Sequence[_Reader], record: Any) -> Any:
+    for candidate in candidates[:-1]:
+        value = candidate(record)
+        if value is not None and value != "":
+            return value
+    return candidates[-1](record)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name[:100]}"'

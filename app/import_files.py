@@ -1,0 +1,199 @@
+"""Price lists as files: bytes go in as they arrive, records come out. Nothing here keeps more than one record.
+
+CSV as spreadsheets write it (byte order mark, `,` `;` or tab, quoted line breaks, a first line `sep=;`), and NDJSON.
+"""
+
+import codecs
+import csv
+import re
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+MOST_RECORD_CHARACTERS = 1_048_576
+"""A longer record is a file without line breaks, or a quote that nobody closed."""
+
+CHARSETS = {
+    "utf-8": "utf-8-sig",
+    "us-ascii": "utf-8-sig",
+    "windows-1252": "cp1252",
+    "cp1252": "cp1252",
+    "iso-8859-1": "iso-8859-1",
+    "utf-16": "utf-16",
+}
+"""Encodings that are read, by the names that Content-Type gives them."""
+
+_DELIMITERS = ",;\t"
+_SEP_LINE = re.compile(r'"?sep=(.)"?')
+_SIGNATURES = {
+    b"PK\x03\x04": "a spreadsheet or ZIP archive",
+    b"\xd0\xcf\x11\xe0": "an Excel workbook",
+    b"\x1f\x8b": "compressed with gzip",
+    b"%PDF": "a PDF document",
+    b"(\xb5/\xfd": "compressed with zstd",
+}
+
+
+class FileError(ValueError):
+    """The file cannot be read as a whole. ``line`` is where, counted from 1, if it is at a line."""
+
+    def __init__(self, code: str, message: str, line: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.line = line
+
+
+class Record[Content](NamedTuple):
+    """One record and the line that it begins at, counted from 1."""
+
+    line: int
+    content: Content
+
+
+class Records[Content](Protocol):
+    """Makes records of text."""
+
+    def feed(self, text: str) -> Iterator[Record[Content]]:
+        """The records that end in this text.
+
+        :raises FileError: if the text is not of the format.
+        """
+
+    def finish(self) -> Iterator[Record[Content]]:
+        """The last record, if the text did not end with a line break.
+
+        :raises FileError: if it is not whole.
+        """
+
+
+class Text:
+    """Bytes to text.
+
+    :param charset: a key of :data:`CHARSETS`.
+    """
+
+    def __init__(self, charset: str) -> None:
+        self._charset = charset
+        self._decoder = codecs.getincrementaldecoder(CHARSETS[charset])()
+        self._line = 1
+        self._begun = False
+
+    def feed(self, data: bytes, *, final: bool = False) -> str:
+        """The text of these bytes.
+
+        :raises FileError: if they are not text in that encoding.
+        """
+        if data and not self._begun:
+            self._begun = True
+            self._check_signature(data)
+        try:
+            text = self._decoder.decode(data, final)
+        except UnicodeDecodeError as error:
+            line = self._line + error.object[: error.start].count(b"\n")
+            raise FileError("wrong-encoding", self._wrong_encoding(), line) from None
+        self._line += text.count("\n")
+        return text
+
+    def _check_signature(self, data: bytes) -> None:
+        for signature, what in _SIGNATURES.items():
+            if data.startswith(signature):
+                raise FileError("not-text", f"is {what}; send the list itself, as CSV (UTF-8) or NDJSON")
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) and self._charset != "utf-16":
+            raise FileError(
+                "wrong-encoding", "is UTF-16; save it as UTF-8, or say so: Content-Type: text/csv; charset=utf-16"
+            )
+
+    def _wrong_encoding(self) -> str:
+        if CHARSETS[self._charset] != "utf-8-sig":
+            return f"is not {self._charset}, although Content-Type says so"
+        return (
+            'is not UTF-8; save the file as "CSV UTF-8", or say what it is, such as '
+            "Content-Type: text/csv; charset=windows-1252"
+        )
+
+
+class CsvRecords:
+    """Records of a CSV file, the header among them. The delimiter is found in the first line."""
+
+    def __init__(self) -> None:
+        self.delimiter: str | None = None
+        self._rest = ""
+        self._lines: list[str] = []
+        self._line = 1
+
+    def feed(self, text: str) -> Iterator[Record[list[str]]]:
+        """See :class:`Records`."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        if lines:
+            self._lines.extend(f"{line}\n" for line in lines)
+            yield from self._parse()
+        if len(self._rest) + sum(map(len, self._lines)) > MOST_RECORD_CHARACTERS:
+            raise FileError(
+                "record-too-long",
+                f"is longer than {MOST_RECORD_CHARACTERS} characters: a line break or a closing quote is missing",
+                self._line,
+            )
+
+    def finish(self) -> Iterator[Record[list[str]]]:
+        """See :class:`Records`."""
+        if self._rest:
+            self._lines.append(self._rest)
+            self._rest = ""
+            yield from self._parse()
+        if self._lines:
+            raise FileError("truncated", "begins with a quote that is never closed; is the file whole?", self._line)
+
+    def _parse(self) -> Iterator[Record[list[str]]]:
+        if self.delimiter is None:
+            self._find_delimiter()
+        assert self.delimiter is not None  # noqa: S101 - it was just found
+        lines, done = self._lines, 0
+        reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
+        try:
+            for cells in reader:
+                line, done = self._line + done, reader.line_num
+                if any(cells):  # Spreadsheets leave empty lines behind.
+                    yield Record(line, cells)
+        except csv.Error as error:
+            # Inside of quotes, the rest of the record is still to come.
+            if "unexpected end of data" not in str(error):
+                raise FileError("not-csv", f"is not CSV: {error}", self._line + done) from None
+        self._lines = lines[done:]
+        self._line += done
+
+    def _find_delimiter(self) -> None:
+        first = self._lines[0].rstrip("\r\n")
+        if named := _SEP_LINE.fullmatch(first):
+            self.delimiter = named[1]
+            del self._lines[0]
+            self._line += 1
+            return
+        unquoted = re.sub(r'"[^"]*"', "", first)
+        self.delimiter = max(_DELIMITERS, key=unquoted.count)
+
+
+class JsonRecords:
+    """Records of an NDJSON file: its lines, as they are."""
+
+    def __init__(self) -> None:
+        self._rest = ""
+        self._line = 1
+
+    def feed(self, text: str) -> Iterator[Record[str]]:
+        """See :class:`Records`."""
+        *lines, self._rest = (self._rest + text).split("\n")
+        for line in lines:
+            if line.strip():
+                yield Record(self._line, line.strip())
+            self._line += 1
+        if len(self._rest) > MOST_RECORD_CHARACTERS:
+            raise FileError(
+                "record-too-long",
+                f"is longer than {MOST_RECORD_CHARACTERS} characters; NDJSON has one object on each line",
+                self._line,
+            )
+
+    def finish(self) -> Iterator[Record[str]]:
+        """See :class:`Records`."""
+        if self._rest.strip():
+            yield Record(self._line, self._rest.strip())
