@@ -7,6 +7,7 @@ edge of the request before the answer is sent.
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal
@@ -43,11 +44,11 @@ class ReadSession(AsyncSession):
 
 
 class WriteSession(AsyncSession):
-    """A session inside one read-write transaction. ``changes`` are those that it logged, for the metrics."""
+    """A session inside one read-write transaction. ``changes`` counts those that it logged, for the metrics."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.changes: list[ChangeType] = []
+        self.changes: Counter[ChangeType] = Counter()
 
 
 class Database:
@@ -57,16 +58,18 @@ class Database:
         self.url = settings.sqlalchemy_url
         self.reader = _engine(settings, "reader").execution_options(isolation_level="AUTOCOMMIT")
         self.writer = _engine(settings, "writer")
-        self._engines = {"reader": self.reader, "writer": self.writer}
+        self.importer = _engine(settings, "importer")
+        self._engines = {"reader": self.reader, "writer": self.writer, "importer": self.importer}
         self._statements = [
             Statements(engine.sync_engine, name, tracer or NoOpTracer()) for name, engine in self._engines.items()
         ]
         self._read_sessions = async_sessionmaker(
             self.reader, class_=ReadSession, expire_on_commit=False, autoflush=False
         )
-        self._write_sessions = async_sessionmaker(
-            self.writer, class_=WriteSession, expire_on_commit=False, autoflush=False
-        )
+        self._write_sessions = {
+            engine: async_sessionmaker(engine, class_=WriteSession, expire_on_commit=False, autoflush=False)
+            for engine in (self.writer, self.importer)
+        }
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[ReadSession]:
@@ -78,14 +81,25 @@ class Database:
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[WriteSession]:
         """A session in a transaction that commits at the end of the block, or rolls back if it raises."""
+        async with self._writing(self.writer) as session:
+            yield session
+
+    @asynccontextmanager
+    async def importing(self) -> AsyncIterator[WriteSession]:
+        """The same for the work of an import, whose statements may take long."""
+        async with self._writing(self.importer) as session:
+            yield session
+
+    @asynccontextmanager
+    async def _writing(self, engine: AsyncEngine) -> AsyncIterator[WriteSession]:
         # A primary that became a standby refuses writes: the new one is elsewhere.
         with _translated((*_UNAVAILABLE, "25006")):
-            async with self._write_sessions() as session:
+            async with self._write_sessions[engine]() as session:
                 async with session.begin():
                     yield session
                 # Only now are they committed.
-                for change in session.changes:
-                    metrics.CHANGES.labels(change).inc()
+                for change, count in session.changes.items():
+                    metrics.CHANGES.labels(change).inc(count)
 
     @property
     def answered_at(self) -> float:
@@ -102,7 +116,7 @@ class Database:
         """Close every connection; one to a server that does not answer is given up after a moment."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await asyncio.gather(self.reader.dispose(), self.writer.dispose())
+                await asyncio.gather(*(engine.dispose() for engine in self._engines.values()))
         except TimeoutError:
             logger.warning("connections to the database were not closed in order", seconds=_CLOSE_SECONDS)
 
@@ -167,10 +181,13 @@ _UNAVAILABLE = (
 )
 
 
-def _engine(settings: Settings, pool: Literal["reader", "writer"]) -> AsyncEngine:
+def _engine(settings: Settings, pool: Literal["reader", "writer", "importer"]) -> AsyncEngine:
+    size, statement_seconds = settings.database_pool_size, settings.database_statement_timeout_milliseconds / 1000
+    if pool == "importer":
+        size, statement_seconds = settings.database_import_pool_size, settings.import_statement_timeout_seconds
     server_settings = {
         "application_name": APPLICATION_NAME,
-        "statement_timeout": str(settings.database_statement_timeout_milliseconds),
+        "statement_timeout": f"{statement_seconds * 1000:.0f}",
         "lock_timeout": str(settings.database_lock_timeout_milliseconds),
         "idle_in_transaction_session_timeout": str(settings.database_idle_transaction_timeout_milliseconds),
         "timezone": "UTC",
@@ -179,18 +196,21 @@ def _engine(settings: Settings, pool: Literal["reader", "writer"]) -> AsyncEngin
     }
     if pool == "reader":
         server_settings["default_transaction_read_only"] = "on"
+    if pool == "importer":
+        # Sorting and joining a hundred thousand rows should not go by way of the disk.
+        server_settings["work_mem"] = "64MB"
     return create_async_engine(
         settings.sqlalchemy_url,
         poolclass=TimedPool,
         pool_logging_name=pool,
-        pool_size=settings.database_pool_size,
+        pool_size=size,
         max_overflow=0,
         pool_timeout=settings.database_pool_timeout_seconds,
         pool_use_lifo=True,
         connect_args={
             "timeout": settings.database_connect_timeout_seconds,
             # asyncpg's own limit is the last resort, for a server that no longer answers at all.
-            "command_timeout": settings.database_statement_timeout_milliseconds / 1000 + 5,
+            "command_timeout": statement_seconds + 5,
             "server_settings": server_settings,
         },
         hide_parameters=True,

@@ -10,6 +10,7 @@ from app.errors import UnknownItem
 from app.models import ItemKey
 from app.pagination import Cursors
 from app.schemas.base import BookKey, Moment, Quantity
+from app.services.imports import Limits
 
 ANONYMOUS = "anonymous"
 
@@ -19,6 +20,10 @@ ANONYMOUS = "anonymous"
 async def _database(request: Request) -> Database:
     database: Database = request.app.state.database
     return database
+
+
+DatabaseAccess = Annotated[Database, Depends(_database)]
+"""For work that opens short sessions of its own, one after another, while a client sends or reads."""
 
 
 async def _read_session(database: Annotated[Database, Depends(_database)]) -> AsyncIterator[ReadSession]:
@@ -58,6 +63,14 @@ async def _price_max_age(request: Request) -> int:
 
 
 PriceMaxAge = Annotated[int, Depends(_price_max_age)]
+
+
+async def _import_limits(request: Request) -> Limits:
+    limits: Limits = request.app.state.import_limits
+    return limits
+
+
+ImportLimits = Annotated[Limits, Depends(_import_limits)]
 
 
 async def _item_key(

@@ -38,7 +38,7 @@ ERRORS_COLUMN = "import_errors"
 
 _PLACE = re.compile(r"\{([^{}]+)\}")
 
-type _Cells = Sequence[str] | Mapping[str, Any]
+type _Cells = Sequence[str | None] | Mapping[str, Any]
 type _Reader = Callable[[Any], Any]
 
 
@@ -65,13 +65,11 @@ class Source:
             return lambda cells: cells[key]
         keys = {name: key_of(name) for name in parts[1::2]}
 
-        def fill(cells: Any) -> str:
+        def fill(cells: Any) -> str | None:
             values = {name: cells[key] for name, key in keys.items()}
             if not any(values.values()):
-                return ""
-            return "".join(
-                part if index % 2 == 0 else str(values[part] or "") for index, part in enumerate(parts)
-            )
+                return None
+            return "".join(part if index % 2 == 0 else str(values[part] or "") for index, part in enumerate(parts))
 
         return fill
 
@@ -168,14 +166,14 @@ def match_keys(keys: Iterable[str], mapping: Mapping[str, list[Source]]) -> dict
 
 
 def read(readers: Mapping[str, list[_Reader]], cells: _Cells) -> dict[str, Any]:
-    """The fields of a record, by their names. In a CSV file, what is empty is ``None`` and blanks around a value go."""
+    """The fields of a record, by their names. In a CSV file, blanks around a value go, and nothing else is ``None``."""
     if isinstance(cells, dict):
         record = _Absent(cells)
         return {target: _first(candidates, record) for target, candidates in readers.items()}
     result: dict[str, Any] = {}
     for target, candidates in readers.items():
         value = _first(candidates, cells)
-        result[target] = (value if target == "description" else value.strip()) or None
+        result[target] = value if value is None or target == "description" else value.strip() or None
     return result
 
 

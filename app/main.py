@@ -21,7 +21,8 @@ from app.readiness import Readiness
 from app.routers import items as plain_items
 from app.routers import problem_types
 from app.routers.operations import create_operations_app
-from app.routers.v1 import books, items, prices, quotes
+from app.routers.v1 import books, imports, items, prices, quotes
+from app.services.imports import Limits
 from app.settings import Settings
 from app.traffic import Traffic
 
@@ -66,6 +67,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.state.watch = watch
     app.state.traffic = traffic
     app.state.price_max_age_seconds = settings.price_max_age_seconds
+    app.state.import_limits = Limits(settings.max_import_rows, settings.import_preview_hours)
     app.state.cursors = Cursors(settings.secret_key.get_secret_value())
 
     # The addresses of an item may hold slashes (skus do), so the longer ones come first.
@@ -73,6 +75,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.include_router(prices.router, prefix=v1)
     app.include_router(books.router, prefix=v1)
     app.include_router(quotes.router, prefix=v1)
+    app.include_router(imports.router, prefix=v1)
     app.include_router(items.router, prefix=v1)
     app.include_router(plain_items.router)
     app.include_router(problem_types.router)
@@ -80,7 +83,9 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     problems.install(app)
 
     # The last one added is the outermost: what the limits refuse is counted and logged too.
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimitMiddleware, max_bytes=settings.max_body_bytes, larger={f"{v1}/imports": settings.max_import_bytes}
+    )
     app.add_middleware(AdmissionMiddleware, traffic=traffic)
     registry = metrics.registry()
     http_metrics.instrument(app, registry)

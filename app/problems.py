@@ -84,7 +84,9 @@ def _from_http(request: Request, error: HTTPException) -> ProblemError:
     if error.status_code == 404:
         return NotFound("Nothing is at this address. The operations are listed at /docs.")
     if error.status_code == 413:
-        return ContentTooLarge("The body is larger than this service accepts (MAX_BODY_BYTES).")
+        return ContentTooLarge(
+            "The body is larger than this service accepts (MAX_BODY_BYTES; MAX_IMPORT_BYTES for the file of an import)."
+        )
     return _FOR_STATUS.get(error.status_code, InternalError)(str(error.detail))
 
 

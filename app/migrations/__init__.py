@@ -47,7 +47,7 @@ _GRANTS = {
     "price_rows": "SELECT, INSERT",
     "price_retirements": "SELECT, INSERT",
     "changes": "SELECT, INSERT",
-    "imports": "SELECT, INSERT, UPDATE",
+    "imports": "SELECT, INSERT, UPDATE, DELETE",
     "import_staging": "SELECT, INSERT, DELETE",
     "import_rows": "SELECT, INSERT, DELETE",
 }

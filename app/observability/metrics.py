@@ -25,7 +25,7 @@ from app.models import ChangeType
 # They would be one more series for each counter and histogram, under names that nobody promised.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no type here
 
-POOLS = ("reader", "writer")
+POOLS = ("reader", "writer", "importer")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Upper bounds of every histogram's buckets; objectives for latency must be one of them."""
 

@@ -186,7 +186,9 @@ class ImportRowReport(Output):
     gtin: str | None
     status: RowStatus
     old: Terms | None = Field(description="The price that stands before; null: none")
-    new: Terms | None = Field(description="The price that the row states; null for `error`, and for `missing` left alone")
+    new: Terms | None = Field(
+        description="The price that the row states; null for `error`, and for `missing` left alone"
+    )
     percent: DecimalString | None = Field(
         description="Change of the price of one unit, to two decimals; null where there is nothing to compare"
     )

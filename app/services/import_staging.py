@@ -122,7 +122,8 @@ class _Lines:
             raise FileError(
                 "too-many-rows", f"has more than {self._how.most_rows} rows (MAX_IMPORT_ROWS); split it", record.line
             )
-        values, cells = {}, ""
+        values: dict[str, Any] = {}
+        cells = ""
         try:
             values, cells = self._read(record.content)
             fields = self._fields(values)
@@ -140,13 +141,12 @@ class _Lines:
         width = len(header)
 
         def read(cells: list[str]) -> tuple[dict[str, Any], str]:
-            cells = [price_list.unguard(cell) for cell in cells]
             kept = msgspec.json.encode(cells).decode()
             if len(cells) != width:
                 raise _RowFault(
                     [_error(None, None, "wrong-width", f"has {len(cells)} cells, but the header has {width}")], kept
                 )
-            return import_columns.read(readers, cells), kept
+            return import_columns.read(readers, [price_list.unguard(cell) if cell else None for cell in cells]), kept
 
         return read
 

@@ -4,6 +4,8 @@ Revision: 0004
 Revises: 0003
 """
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects.postgresql import JSONB, UUID
@@ -48,16 +50,16 @@ def upgrade() -> None:
     op.create_index(
         "ix_imports_open", "imports", ["created_at"], postgresql_where=sa.text("state IN ('staged', 'previewed')")
     )
-    terms = [
+    terms: list[tuple[str, sa.types.TypeEngine[Any]]] = [
         ("amount", AMOUNT),
         ("per", AMOUNT),
         ("min_quantity", AMOUNT),
         ("tax_rate", AMOUNT),
         ("tax", AMOUNT),
-        ("tax_included", sa.Boolean),
+        ("tax_included", sa.Boolean()),
         ("valid_from", INSTANT),
         ("valid_to", INSTANT),
-        ("reason", sa.Text),
+        ("reason", sa.Text()),
     ]
     op.create_table(
         "import_staging",
