@@ -11,7 +11,6 @@ from sqlalchemy import (
     DateTime,
     ForeignKey,
     Index,
-    Integer,
     Numeric,
     Table,
     Text,
@@ -63,8 +62,8 @@ STAGING = Table(
     "import_staging",
     Base.metadata,
     Column("import_id", Uuid, nullable=False),
-    Column("number", Integer, nullable=False),
-    Column("line", Integer, nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("line", BigInteger, nullable=False),
     Column("sku", Text),
     Column("gtin", Text),
     Column("item", JSONB),
@@ -98,14 +97,14 @@ class PlannedRow(Base):
     __tablename__ = "import_rows"
 
     import_id: Mapped[UUID] = mapped_column(primary_key=True)
-    number: Mapped[int] = mapped_column(Integer, primary_key=True)
-    line: Mapped[int | None] = mapped_column(Integer)
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True)
+    line: Mapped[int | None] = mapped_column(BigInteger)
     status: Mapped[str]
     sku: Mapped[str | None]
     gtin: Mapped[str | None]
     item_id: Mapped[UUID | None]
     item: Mapped[dict[str, Any] | None] = mapped_column(JSONB)
-    item_offset: Mapped[int | None] = mapped_column(Integer)
+    item_offset: Mapped[int | None] = mapped_column(BigInteger)
     amount: Mapped[Amount | None]
     per: Mapped[Amount | None]
     min_quantity: Mapped[Amount | None]
@@ -116,7 +115,7 @@ class PlannedRow(Base):
     valid_to: Mapped[Instant | None]
     reason: Mapped[str | None]
     price_id: Mapped[UUID | None]
-    price_offset: Mapped[int | None] = mapped_column(Integer)
+    price_offset: Mapped[int | None] = mapped_column(BigInteger)
     old_price_id: Mapped[UUID | None]
     supersedes: Mapped[UUID | None]
     percent: Mapped[Decimal | None] = mapped_column(Numeric)

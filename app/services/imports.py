@@ -285,20 +285,35 @@ async def cancel(database: Database, import_id: UUID) -> schemas.ImportRun:
     return _document(record, **values)
 
 
-async def expire(database: Database, *, report_days: float) -> None:
-    """Close previews and uploads whose time is up, and forget the rows of old reports."""
-    over = ImportRecord.state.in_((ImportState.STAGED, ImportState.PREVIEWED)) & (ImportRecord.expires_at < func.now())
+_OVER = ImportRecord.state.in_((ImportState.STAGED, ImportState.PREVIEWED)) & (ImportRecord.expires_at < func.now())
+_UPLOADS = select(ImportRecord.id).where(ImportRecord.state == ImportState.STAGED)
+_FORGET_AT_ONCE = 10_000
+
+
+async def expire(session: WriteSession, *, report_days: float) -> bool:
+    """Close previews and uploads whose time is up, forget rows that nobody can ask for, and say whether there are more.
+
+    :param report_days: how long the rows of a report are kept.
+    """
+    closing = update(ImportRecord).where(_OVER).values(state=ImportState.EXPIRED, expires_at=None)
+    for import_id in (await session.execute(closing.returning(ImportRecord.id))).scalars():
+        logger.info("import expired", import_id=str(import_id))
+    await session.execute(delete(STAGING).where(STAGING.c.import_id.not_in(_UPLOADS)))
     old = ImportRecord.created_at < func.now() - timedelta(days=report_days)
-    gone = select(ImportRecord.id).where((ImportRecord.state == ImportState.EXPIRED) | old)
-    async with database.importing() as session:
-        expired = await session.execute(
-            update(ImportRecord).where(over).values(state=ImportState.EXPIRED).returning(ImportRecord.id)
-        )
-        for import_id in expired.scalars():
-            logger.info("import expired", import_id=str(import_id))
-        await session.execute(delete(PlannedRow).where(PlannedRow.import_id.in_(gone)))
-        open_uploads = select(ImportRecord.id).where(ImportRecord.state == ImportState.STAGED)
-        await session.execute(delete(STAGING).where(STAGING.c.import_id.not_in(open_uploads)))
+    closed = ImportRecord.state.not_in((ImportState.STAGED, ImportState.PREVIEWED))
+    first = select(func.min(PlannedRow.number)).where(PlannedRow.import_id == ImportRecord.id).scalar_subquery()
+    gone = (
+        select(ImportRecord.id, first.label("first"))
+        .where((ImportRecord.state == ImportState.EXPIRED) | (old & closed), first.is_not(None))
+        .limit(1)
+    )
+    found = (await session.execute(gone)).one_or_none()
+    if found is None:
+        return False
+    await session.execute(
+        delete(PlannedRow).where(PlannedRow.import_id == found.id, PlannedRow.number < found.first + _FORGET_AT_ONCE)
+    )
+    return True
 
 
 async def read(session: ReadSession, import_id: UUID) -> schemas.ImportRun:
