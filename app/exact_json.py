@@ -7,7 +7,7 @@ Routers that take a body use :class:`ExactJsonRoute`.
 import json
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from fastapi import Request, Response
@@ -99,13 +99,17 @@ class ExactJsonRoute(APIRoute):
     A misspelt parameter would otherwise be answered with confidence, and wrongly.
     """
 
+    produces: ClassVar[frozenset[str]] = frozenset()
+    """Media types besides JSON that the operations of this class answer with. Every operation answers JSON too, at the
+    least for problems."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
         handle = super().get_route_handler()
         known = {field.alias for field in get_flat_params(self.dependant) if isinstance(field.field_info, Query)}
 
         async def handle_exactly(request: Request) -> Response:
-            _check_accept(request)
+            _check_accept(request, self.produces)
             _check_query(request, known)
             if self.body_field is not None:
                 _check_content_type(request)
@@ -123,21 +127,19 @@ def _check_query(request: Request, known: set[str]) -> None:
         raise InvalidRequest(f"query/{unknown[0][:100]} {message}; {takes}.", faults)
 
 
-def _check_accept(request: Request) -> None:
+def _check_accept(request: Request, produces: frozenset[str]) -> None:
     accept = ",".join(request.headers.getlist("accept"))
     if not accept:
         return
+    types = {"application/json", "application/problem+json", *produces}
+    known = types | {f"{media_type.partition('/')[0]}/*" for media_type in types} | {"*/*"}
     for entry in accept.split(","):
         media_range, *parameters = (part.strip().lower() for part in entry.split(";"))
         refused = any(parameter.replace(" ", "") in {"q=0", "q=0.0", "q=0.00", "q=0.000"} for parameter in parameters)
-        if not refused and media_range in {
-            "application/json",
-            "application/problem+json",
-            "application/*",
-            "*/*",
-        }:
+        if not refused and media_range in known:
             return
-    raise NotAcceptable("This operation answers application/json. Send that, or */*, as Accept.")
+    answers = ", ".join(["application/json", *sorted(produces)])
+    raise NotAcceptable(f"This operation answers {answers}. Send that, or */*, as Accept.")
 
 
 def _check_content_type(request: Request) -> None:
