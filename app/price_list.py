@@ -1,0 +1,101 @@
+"""The price list as a file: its columns, and how a cell, a line of CSV and a line of NDJSON are written.
+
+Pure. An export writes with it and an import reads with it, so that what one writes the other reads back, byte for byte.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
+
+COLUMNS = (
+    "sku",
+    "gtin",
+    "name",
+    "description",
+    "unit",
+    "tax_category",
+    "attributes",
+    "amount",
+    "per",
+    "min_quantity",
+    "tax_rate",
+    "tax",
+    "tax_included",
+    "valid_from",
+    "valid_to",
+    "reason",
+)
+"""In the order of the file: what the item is, then the terms of one of its price rows."""
+
+TEXT_COLUMNS = frozenset({"sku", "name", "description", "reason"})
+"""Those whose cells hold free text, which is guarded in CSV."""
+
+NOT_FOR_SALE = "not-for-sale"
+"""The cell of an amount that is null: an empty one would look as if somebody forgot it."""
+
+_GUARDED = re.compile(r"'*(?:\s*[=+\-@＝＋－＠]|[\t\r\n]|\Z)")  # noqa: RUF001 - spreadsheets take the wide forms too.
+
+
+def guard(text: str) -> str:
+    """Text as a cell that no spreadsheet takes for a formula.
+
+    An apostrophe, which spreadsheets know as the mark of text, goes before whatever they might calculate; and before
+    the empty text, so that it is not read as none. Text that looks guarded already gets another one, so that
+    :func:`unguard` always gives back what was there.
+    """
+    return f"'{text}" if _GUARDED.match(text) else text
+
+
+def unguard(cell: str) -> str:
+    """The text of a guarded cell. Other apostrophes stay: ``'t Hof`` is a name."""
+    return cell[1:] if cell.startswith("'") and _GUARDED.match(cell) else cell
+
+
+def cell(column: str, value: Any) -> str:
+    """A value as a cell. No value is an empty cell, except for the amount of an item that is not for sale.
+
+    :param value: as in JSON: a string, a boolean, an object or null.
+    """
+    if value is None:
+        return NOT_FOR_SALE if column == "amount" else ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return _json(_sorted(value))
+    return guard(value) if column in TEXT_COLUMNS else str(value)
+
+
+class _Line:
+    """What the csv module writes a line to: it answers with the line itself."""
+
+    @staticmethod
+    def write(line: str) -> str:
+        return line
+
+
+_WRITER = csv.writer(_Line())  # writerow answers with the result of write
+
+HEADER = ",".join(COLUMNS) + "\r\n"
+"""First line of a CSV file."""
+
+
+def csv_line(row: Mapping[str, Any]) -> str:
+    """A line of CSV as in RFC 4180, ``\\r\\n`` included. ``row`` has a value for each column."""
+    line: str = _WRITER.writerow([cell(column, row[column]) for column in COLUMNS])
+    return line
+
+
+def ndjson_line(row: Mapping[str, Any]) -> str:
+    """A line of NDJSON: an object with the columns as its keys, in their order."""
+    values = {column: row[column] for column in COLUMNS}
+    return f"{_json(values | {'attributes': _sorted(values['attributes'])})}\n"
+
+
+def _sorted(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return dict(sorted(attributes.items()))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
