@@ -21,12 +21,16 @@ async def _database(request: Request) -> Database:
     return database
 
 
-async def _read_session(database: Annotated[Database, Depends(_database)]) -> AsyncIterator[ReadSession]:
+Connections = Annotated[Database, Depends(_database)]
+"""For what reads in several short sessions; :data:`Reading` and :data:`Writing` give one for the whole request."""
+
+
+async def _read_session(database: Connections) -> AsyncIterator[ReadSession]:
     async with database.reading() as session:
         yield session
 
 
-async def _write_session(database: Annotated[Database, Depends(_database)]) -> AsyncIterator[WriteSession]:
+async def _write_session(database: Connections) -> AsyncIterator[WriteSession]:
     async with database.writing() as session:
         yield session
 

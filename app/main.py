@@ -21,7 +21,7 @@ from app.readiness import Readiness
 from app.routers import items as plain_items
 from app.routers import problem_types
 from app.routers.operations import create_operations_app
-from app.routers.v1 import books, items, prices, quotes
+from app.routers.v1 import books, exports, items, prices, quotes
 from app.settings import Settings
 from app.traffic import Traffic
 
@@ -73,6 +73,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.include_router(prices.router, prefix=v1)
     app.include_router(books.router, prefix=v1)
     app.include_router(quotes.router, prefix=v1)
+    app.include_router(exports.router, prefix=v1)
     app.include_router(items.router, prefix=v1)
     app.include_router(plain_items.router)
     app.include_router(problem_types.router)
