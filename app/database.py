@@ -7,7 +7,7 @@ edge of the request before the answer is sent.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from app.errors import Busy, DatabaseUnavailable, InvalidRequest, ProblemError
 from app.models import ChangeType
@@ -57,6 +57,9 @@ class Database:
         self.url = settings.sqlalchemy_url
         self.reader = _engine(settings, "reader").execution_options(isolation_level="AUTOCOMMIT")
         self.writer = _engine(settings, "writer")
+        self._listener = create_async_engine(
+            settings.sqlalchemy_url, poolclass=NullPool, connect_args=_connect_args(settings, "reader")
+        ).execution_options(isolation_level="AUTOCOMMIT")
         self._engines = {"reader": self.reader, "writer": self.writer}
         self._statements = [
             Statements(engine.sync_engine, name, tracer or NoOpTracer()) for name, engine in self._engines.items()
@@ -86,6 +89,22 @@ class Database:
                 # Only now are they committed.
                 for change in session.changes:
                     metrics.CHANGES.labels(change).inc()
+
+    @asynccontextmanager
+    async def listening(
+        self, channel: str, *, notified: Callable[[], object], lost: Callable[[], object]
+    ) -> AsyncIterator[ReadSession]:
+        """A session for reads on a connection of its own, outside of the pools, which listens during the block.
+
+        :param notified: called at each notification, as far as the server, or what is before it, passes them on.
+        :param lost: called when the connection has ended.
+        """
+        async with self._listener.connect() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            driver.add_termination_listener(lambda _: lost())
+            await driver.add_listener(channel, lambda *_: notified())
+            async with ReadSession(connection, expire_on_commit=False, autoflush=False) as session:
+                yield session
 
     @property
     def answered_at(self) -> float:
@@ -167,7 +186,7 @@ _UNAVAILABLE = (
 )
 
 
-def _engine(settings: Settings, pool: Literal["reader", "writer"]) -> AsyncEngine:
+def _connect_args(settings: Settings, pool: Literal["reader", "writer"]) -> dict[str, Any]:
     server_settings = {
         "application_name": APPLICATION_NAME,
         "statement_timeout": str(settings.database_statement_timeout_milliseconds),
@@ -179,6 +198,15 @@ def _engine(settings: Settings, pool: Literal["reader", "writer"]) -> AsyncEngin
     }
     if pool == "reader":
         server_settings["default_transaction_read_only"] = "on"
+    return {
+        "timeout": settings.database_connect_timeout_seconds,
+        # asyncpg's own limit is the last resort, for a server that no longer answers at all.
+        "command_timeout": settings.database_statement_timeout_milliseconds / 1000 + 5,
+        "server_settings": server_settings,
+    }
+
+
+def _engine(settings: Settings, pool: Literal["reader", "writer"]) -> AsyncEngine:
     return create_async_engine(
         settings.sqlalchemy_url,
         poolclass=TimedPool,
@@ -187,12 +215,7 @@ def _engine(settings: Settings, pool: Literal["reader", "writer"]) -> AsyncEngin
         max_overflow=0,
         pool_timeout=settings.database_pool_timeout_seconds,
         pool_use_lifo=True,
-        connect_args={
-            "timeout": settings.database_connect_timeout_seconds,
-            # asyncpg's own limit is the last resort, for a server that no longer answers at all.
-            "command_timeout": settings.database_statement_timeout_milliseconds / 1000 + 5,
-            "server_settings": server_settings,
-        },
+        connect_args=_connect_args(settings, pool),
         hide_parameters=True,
     )
 

@@ -7,9 +7,11 @@ from fastapi import Depends, Header, Path, Query, Request
 
 from app.database import Database, ReadSession, WriteSession
 from app.errors import UnknownItem
+from app.feed import Feed
 from app.models import ItemKey
 from app.pagination import Cursors
 from app.schemas.base import BookKey, Moment, Quantity
+from app.traffic import Place
 
 ANONYMOUS = "anonymous"
 
@@ -62,6 +64,22 @@ async def _price_max_age(request: Request) -> int:
 
 
 PriceMaxAge = Annotated[int, Depends(_price_max_age)]
+
+
+async def _feed(request: Request) -> Feed:
+    feed: Feed = request.app.state.feed
+    return feed
+
+
+Consumers = Annotated[Feed, Depends(_feed)]
+
+
+async def _place(request: Request) -> Place:
+    place: Place = request.scope[Place.SCOPE_KEY]
+    return place
+
+
+RequestPlace = Annotated[Place, Depends(_place)]
 
 
 async def _item_key(

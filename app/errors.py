@@ -83,9 +83,15 @@ class NoPrice(ProblemError):
 
 
 class UnknownSeq(ProblemError):
-    """`known_seq` is beyond the newest change: that state of knowledge does not exist yet."""
+    """The seq asked about is beyond the newest change: that state of knowledge does not exist yet."""
 
     slug, title, status = "unknown-seq", "No such change yet", 422
+
+
+class FeedTruncated(ProblemError):
+    """The feed no longer goes back to `after`. Take a snapshot of everything, and follow the feed from its seq."""
+
+    slug, title, status = "feed-truncated", "The feed begins later", 410
 
 
 class NotForSale(ProblemError):

@@ -127,17 +127,24 @@ def _check_query(request: Request, known: set[str]) -> None:
         raise InvalidRequest(f"query/{unknown[0][:100]} {message}; {takes}.", faults)
 
 
+def accepted(request: Request) -> set[str]:
+    """The media types and ranges that the client takes, those of the greatest and of the least preference alike."""
+    result = set()
+    for entry in ",".join(request.headers.getlist("accept")).split(","):
+        media_range, *parameters = (part.strip().lower() for part in entry.split(";"))
+        refused = any(parameter.replace(" ", "") in {"q=0", "q=0.0", "q=0.00", "q=0.000"} for parameter in parameters)
+        if not refused:
+            result.add(media_range)
+    return result
+
+
 def _check_accept(request: Request, produces: frozenset[str]) -> None:
-    accept = ",".join(request.headers.getlist("accept"))
-    if not accept:
+    if not any(request.headers.getlist("accept")):
         return
     types = {"application/json", "application/problem+json", *produces}
     known = types | {f"{media_type.partition('/')[0]}/*" for media_type in types} | {"*/*"}
-    for entry in accept.split(","):
-        media_range, *parameters = (part.strip().lower() for part in entry.split(";"))
-        refused = any(parameter.replace(" ", "") in {"q=0", "q=0.0", "q=0.00", "q=0.000"} for parameter in parameters)
-        if not refused and media_range in known:
-            return
+    if accepted(request) & known:
+        return
     answers = ", ".join(["application/json", *sorted(produces)])
     raise NotAcceptable(f"This operation answers {answers}. Send that, or */*, as Accept.")
 

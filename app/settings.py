@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = Field(
         200, description="Requests in flight beyond which more are refused with a 503 and `Retry-After`"
     )
+    max_feed_waiters: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        2000,
+        description="Long polls and streams of changes beyond which more are refused with a 503 and `Retry-After`",
+    )
     keep_alive_seconds: Annotated[int, Field(ge=1, le=3_600)] = Field(
         75, description="How long an idle connection is kept; longer than the load balancer in front keeps it"
     )
@@ -91,6 +95,15 @@ class Settings(BaseSettings):
     )
     ledger_watch_seconds: Annotated[float, Field(gt=0, le=3_600)] = Field(
         5.0, description="How often a process looks at the ledger for its metrics"
+    )
+    feed_poll_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
+        1.0, description="How often a process looks for changes that no notification told it of"
+    )
+    feed_retention_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        0, description="Days that the feed goes back at the least; 0: for ever"
+    )
+    housekeeping_seconds: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        300.0, description="How often a process removes what nobody needs any more"
     )
     log_format: Literal["json", "console"] = Field("json", description="Log lines for machines or for people")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged")

@@ -21,8 +21,8 @@ from tests.support import postgres
 CLEAR = """
     SET session_replication_role = replica;  -- keeps the triggers quiet that guard the history
     DELETE FROM price_retirements; DELETE FROM price_rows; DELETE FROM items; DELETE FROM changes WHERE seq > 1;
-    DELETE FROM books WHERE key <> 'default'; UPDATE ledger SET seq = 1;
-    SET session_replication_role = DEFAULT;
+    DELETE FROM books WHERE key <> 'default'; UPDATE ledger SET seq = 1, feed_floor = 0;
+    SET session_replication_role = DEFAULT; NOTIFY pricebook_changes;
 """
 
 
@@ -115,9 +115,14 @@ async def _client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 @pytest.fixture
-async def client(_client: httpx2.AsyncClient, owner: asyncpg.Connection) -> httpx2.AsyncClient:
+async def client(app: FastAPI, _client: httpx2.AsyncClient, owner: asyncpg.Connection) -> httpx2.AsyncClient:
     """A client of an application whose ledger holds nothing but the default book."""
     await owner.execute(CLEAR)
+    # The follower keeps changes in memory: let it see that these are gone.
+    deadline = time.monotonic() + 20
+    while app.state.follower.seq > 1:
+        assert time.monotonic() < deadline, "the follower does not follow"
+        await asyncio.sleep(0.001)
     return _client
 
 

@@ -56,6 +56,13 @@ class QuoteResult(StrEnum):
     DIFFERENT = "different"
 
 
+class WokenBy(StrEnum):
+    """How the follower came to new changes."""
+
+    NOTIFICATION = "notification"
+    POLL = "poll"
+
+
 POOL_WAIT = Histogram(
     "pricebook_database_pool_wait_seconds",
     "Time to get a connection from the pool, opening one if need be.",
@@ -96,6 +103,13 @@ QUOTES = Counter(
     registry=_EVENTS,
 )
 
+FEED_CATCH_UPS = Counter(
+    "pricebook_feed_catch_ups_total",
+    "Reads in which the follower found changes.",
+    ["woken_by"],
+    registry=_EVENTS,
+)
+
 # Every series exists from the start, so that the first event is seen as an increase.
 for _metric, _values in (
     (POOL_WAIT, POOLS),
@@ -104,6 +118,7 @@ for _metric, _values in (
     (CHANGES, ChangeType),
     (PRICE_READS, PriceRead),
     (QUOTES, QuoteResult),
+    (FEED_CATCH_UPS, WokenBy),
 ):
     for _value in _values:
         _metric.labels(_value)

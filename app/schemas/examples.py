@@ -61,6 +61,17 @@ PRICE_ROW: dict[str, Any] = {
     "recorded_by": "anonymous",
     "import_id": None,
 }
+CHANGE: dict[str, Any] = {
+    "seq": 42,
+    "at": "2026-11-22T09:30:00.123456Z",
+    "actor": "anonymous",
+    "type": "price.recorded",
+    "item_id": _ITEM_ID,
+    "book": "default",
+    "before": None,
+    "after": PRICE_ROW,
+}
+CHANGE_PAGE: dict[str, Any] = {"changes": [CHANGE], "next_after": 42, "head": 42}
 PRICE_ANSWER: dict[str, Any] = {
     "item_id": _ITEM_ID,
     "sku": "FR-R92B",

@@ -11,6 +11,9 @@ from sqlalchemy import BigInteger, bindparam, func, insert, select, text, update
 from app.database import ReadSession, WriteSession
 from app.models import Change, ChangeType, Ledger
 
+CHANNEL = "pricebook_changes"
+"""Each commit that changes something notifies it, without a word: what there is to know is in the log."""
+
 _ADVANCE = (
     update(Ledger)
     .values(
@@ -18,7 +21,8 @@ _ADVANCE = (
         # Strictly later than any change before, even if the clock was set back meanwhile.
         recorded_at=func.greatest(func.clock_timestamp(), Ledger.recorded_at + text("interval '1 microsecond'")),
     )
-    .returning(Ledger.seq, Ledger.recorded_at)
+    # It is delivered with the commit, and costs no round trip of its own.
+    .returning(Ledger.seq, Ledger.recorded_at, func.pg_notify(CHANNEL, ""))
 )
 _LOG = insert(Change)
 _HEAD = select(Ledger.seq, Ledger.recorded_at)

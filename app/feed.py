@@ -1,0 +1,98 @@
+"""Consumers of the feed: their pages, long polls and streams. None of them holds a connection while it waits."""
+
+import time
+from collections.abc import AsyncIterator
+
+import structlog
+
+from app.database import Database
+from app.errors import ProblemError
+from app.feed_window import Page, Question
+from app.follower import Follower
+from app.services import changes
+from app.traffic import Place, Traffic, Waiter
+
+logger = structlog.get_logger(__name__)
+
+HEARTBEAT_SECONDS = 15.0
+"""How long a stream is silent at the most, so that neither end nor anything between takes it for dead."""
+
+_STREAM_AT_ONCE = 500
+_BEGINNING = b"retry: 2000\n\n"
+"""What a client waits for, in milliseconds, before it connects again."""
+_HEARTBEAT = b":\n\n"
+
+
+class Feed:
+    """Answers from the follower's memory where it can, and else from the database."""
+
+    def __init__(self, database: Database, follower: Follower, traffic: Traffic) -> None:
+        self._database = database
+        self._follower = follower
+        self._traffic = traffic
+        traffic.at_drain(follower.wake_all)
+
+    async def page(self, question: Question) -> Page:
+        """The changes after a seq, those included that were committed before this call.
+
+        :raises UnknownSeq: if the seq is beyond the head.
+        :raises FeedTruncated: if changes after the seq were forgotten.
+        """
+        page = self._follower.page(question)
+        # The follower may not have heard of the newest ones yet.
+        return page if page is not None and page.next_after < page.head else await self._read(question)
+
+    async def poll(self, question: Question, place: Place, *, seconds: float) -> Page:
+        """The same, but wait up to so many seconds for one that there is something on, or for the drain.
+
+        :raises Overloaded: if too many wait; and as :meth:`page`.
+        """
+        deadline = time.monotonic() + seconds
+        page = await self._look(question)
+        while not page.changes and page.next_after >= page.head:
+            left = deadline - time.monotonic()
+            if left <= 0 or self._traffic.draining:
+                break
+            place.wait_as(Waiter.POLL)
+            with place.waiting():
+                await self._follower.news(page.next_after, seconds=left)
+            page = await self._look(question._replace(after=page.next_after))
+        return page
+
+    async def stream(self, question: Question, place: Place) -> AsyncIterator[bytes]:
+        """Begin a stream of server-sent events, which ends with the drain, or when it cannot go on.
+
+        :raises Overloaded: if too many wait; and as :meth:`page`.
+        """
+        question = question._replace(limit=_STREAM_AT_ONCE)
+        place.wait_as(Waiter.STREAM)
+        return self._events(question, await self._look(question), place)
+
+    async def _events(self, question: Question, page: Page, place: Place) -> AsyncIterator[bytes]:
+        with place.waiting():
+            yield _BEGINNING
+            sent_at = time.monotonic()
+            while not self._traffic.draining:
+                if page.changes:
+                    yield page.events
+                    sent_at = time.monotonic()
+                elif page.next_after >= page.head:
+                    if time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
+                        yield _HEARTBEAT
+                        sent_at = time.monotonic()
+                    left = sent_at + HEARTBEAT_SECONDS - time.monotonic()
+                    await self._follower.news(page.next_after, seconds=left)
+                question = question._replace(after=page.next_after)
+                try:
+                    page = await self._look(question)
+                except ProblemError as problem:
+                    # The client connects again, and is told by an answer of its own.
+                    logger.warning("stream ends", after=question.after, problem=problem.slug)
+                    return
+
+    async def _look(self, question: Question) -> Page:
+        return self._follower.page(question) or await self._read(question)
+
+    async def _read(self, question: Question) -> Page:
+        async with self._database.reading() as session:
+            return await changes.read_page(session, question)
