@@ -266,7 +266,10 @@ def _list_entry(item: Mapping[str, Any], row: Mapping[str, Any], digits: int) ->
 
 
 def _snapshot_line(asked: _Book, priced: _Priced) -> bytes:
-    """The documents that the feed has: the fields of the schemas in their order."""
+    """The documents that the feed has, byte for byte: the fields of the schemas in their order.
+
+    Built here, because by way of the schemas an export takes twice as long.
+    """
     rows = sorted(priced.rows, key=lambda row: row["id"])
     document = {
         "item": {name: priced.item[name] for name in _ITEM_FIELDS},

@@ -1,11 +1,12 @@
 """Exports: whole price lists as files."""
 
+from collections.abc import AsyncIterator
 from typing import Annotated, ClassVar
 
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import StreamingResponse
 
-from app.dependencies import At, BookQuery, Connections, KnownSeq
+from app.dependencies import At, BookQuery, Connections, KnownSeq, RequestPlace
 from app.errors import InvalidRequest, UnknownBook, UnknownSeq
 from app.exact_json import ExactJsonRoute
 from app.problems import responses
@@ -14,6 +15,7 @@ from app.routers.headers import CACHE_CONTROL, CONTENT_DISPOSITION, SEQ
 from app.schemas import examples
 from app.services import exports
 from app.services.exports import Format
+from app.traffic import Place
 
 _CSV, _NDJSON = "text/csv", "application/x-ndjson"
 _FILES = {
@@ -58,6 +60,7 @@ router = APIRouter(tags=["price lists"], route_class=ExportRoute)
 )
 async def export(
     connections: Connections,
+    place: RequestPlace,
     form: Annotated[
         Format,
         Query(alias="format", description="The list as `csv` or `ndjson`; `snapshot`: items with all their documents"),
@@ -79,4 +82,11 @@ async def export(
         CONTENT_DISPOSITION: f'attachment; filename="{name.format(book=book, seq=begun.known_seq)}"',
         CACHE_CONTROL: IMMUTABLE if known_seq is not None else "no-store",
     }
-    return StreamingResponse(begun.chunks, headers=headers, media_type=media_type)
+    return StreamingResponse(_sent(begun.chunks, place), headers=headers, media_type=media_type)
+
+
+async def _sent(chunks: AsyncIterator[bytes], place: Place) -> AsyncIterator[bytes]:
+    # The answer is there with its head and first batch; how long the rest takes is a matter of its size and the client.
+    with place.waiting():
+        async for chunk in chunks:
+            yield chunk
