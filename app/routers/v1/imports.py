@@ -212,7 +212,21 @@ async def apply_import(
     "/{import_id}/rows",
     summary="What the rows of an import do",
     response_model=ImportRows,
-    responses=responses(UnknownImport, InvalidRequest),
+    responses={
+        **responses(UnknownImport, InvalidRequest),
+        200: {
+            "content": {
+                CSV: {
+                    "schema": {"type": "string"},
+                    "example": "sku,amount,import_errors\r\nFR-R92B,x,amount must be a number in plain notation\r\n",
+                },
+                NDJSON: {
+                    "schema": {"type": "string"},
+                    "example": '{"sku":"FR-R92B","import_errors":"amount is required"}\n',
+                },
+            }
+        },
+    },
 )
 async def read_rows(
     import_id: Id,
