@@ -70,7 +70,7 @@ class Upload:
     @property
     def options(self) -> dict[str, Any]:
         """As they are kept and answered."""
-        names = ("format", "on_error", "missing", "create", "decimal", "mapping")
+        names = ("format", "charset", "on_error", "missing", "create", "decimal", "mapping")
         chosen = asdict(self)
         return {name: chosen[name] for name in names} | {"max_change_percent": money.plain(self.max_change_percent)}
 
