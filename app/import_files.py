@@ -96,13 +96,19 @@ class Text:
         try:
             text = self._decoder.decode(data, final)
         except UnicodeDecodeError as error:
-            self._decoder.setstate((b"", self._decoder.getstate()[1]))
-            text = self._decoder.decode(error.object[: error.start])
+            text = self._before(error)
             self._line += text.count("\n")
             yield text
             raise FileError("wrong-encoding", self._wrong_encoding(), self._line) from None
         self._line += text.count("\n")
         yield text
+
+    def _before(self, error: UnicodeDecodeError) -> str:
+        self._decoder.setstate((b"", self._decoder.getstate()[1]))
+        try:
+            return self._decoder.decode(error.object[: error.start])
+        except UnicodeDecodeError:  # UTF-16 that does not say which byte comes first.
+            return ""
 
     def _check_signature(self, data: bytes) -> None:
         for signature, what in _SIGNATURES.items():
@@ -160,7 +166,7 @@ class CsvRecords:
         self._rest = ""
         yield from self._parse()
         if self._lines:
-            raise FileError("truncated", "begins with a quote that is never closed; is the file whole?", self._line)
+            raise FileError("truncated", "begins with a quote that is never closed: the file is not whole", self._line)
 
     def _parse(self) -> Iterator[Record[list[str]]]:
         if self.delimiter is None:

@@ -3,6 +3,7 @@
 import codecs
 import gzip
 import io
+import itertools
 import json
 import zipfile
 from collections.abc import AsyncIterator
@@ -520,7 +521,7 @@ async def test_the_report_does_not_depend_on_how_the_bytes_arrive(client: Client
     cuts: list[list[int]] = [list(range(1, len(body))), [0, 0, len(body)], *([cut] for cut in range(1, len(body), 3))]
     for cut in cuts:
         bounds = [0, *cut, len(body)]
-        pieces = [body[start:end] for start, end in zip(bounds, bounds[1:], strict=False)]
+        pieces = [body[start:end] for start, end in itertools.pairwise(bounds)]
         assert await _outcome(client, _listed(pieces), content_type) == expected, pieces
 
 

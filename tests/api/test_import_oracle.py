@@ -58,12 +58,12 @@ class Case:
     async def build(self) -> None:
         """A ledger out of single writes."""
         chance = self.chance
-        book = {"key": self.book, "name": "List", "currency": self.currency, "time_zone": self.zone}
+        book: JSON = {"key": self.book, "name": "List", "currency": self.currency, "time_zone": self.zone}
         await self.call("POST", "/v1/books", 201, json=book | {"tax_included": self.included})
         for sku in import_fuzz.SKUS[: chance.randint(1, 4)]:
             gtin = import_fuzz.GTINS[len(self.items)] if chance.random() < 0.6 else None
             named = gtin is None or chance.random() < 0.8
-            body = {"sku": sku if named else None, "gtin": gtin, "name": "x"}
+            body: JSON = {"sku": sku if named else None, "gtin": gtin, "name": "x"}
             created = await self.call("POST", "/v1/items", 201, json=body)
             self.ids.append(created["id"])
             self.items.append(Item(body["sku"], gtin))
@@ -158,7 +158,11 @@ class Case:
             after = change["after"]
             if isinstance(step, NewItem):
                 assert (change["type"], change["before"]) == ("item.created", None)
-                own = {"name": step.cells["name"], "description": step.cells.get("description"), "archived_at": None}
+                own: JSON = {
+                    "name": step.cells["name"],
+                    "description": step.cells.get("description"),
+                    "archived_at": None,
+                }
                 own |= {"sku": step.sku, "gtin": step.gtin, "unit": "C62", "tax_category": "S", "attributes": {}}
                 assert after == after | own
                 assert await self.call("GET", f"/v1/items/{after['id']}", 200) == after

@@ -38,7 +38,9 @@ class List:
 def price(chance: random.Random) -> dict[str, Any]:
     """A price as the API takes it."""
     start = chance.choice(PAST + FUTURE)
-    tax = chance.choice([{}, {"tax_rate": "19"}, {"tax_rate": "7"}, {"tax": "1.50", "tax_included": False}])
+    tax: dict[str, Any] = chance.choice(
+        [{}, {"tax_rate": "19"}, {"tax_rate": "7"}, {"tax": "1.50", "tax_included": False}]
+    )
     return {
         "amount": chance.choice([*AMOUNTS, None]),
         "per": chance.choice(["1", "1", "1", "100", "0.5"]),

@@ -134,17 +134,17 @@ class _Row:
 
     verdict: Verdict
     cells: dict[str, str | None]
+    amount: Decimal | None
+    per: Decimal | None
+    units: Decimal
+    tax_rate: Decimal | None
+    tax: Decimal | None
+    included: bool | None
+    stated_start: datetime | None
+    starts: datetime
+    ends: datetime | None
     readable: bool = True
     subject: int | tuple[str, str] | None = None
-    amount: Decimal | None = None
-    per: Decimal | None = None
-    units: Decimal = Decimal(1)
-    tax_rate: Decimal | None = None
-    tax: Decimal | None = None
-    included: bool | None = None
-    stated_start: datetime | None = None
-    starts: datetime = datetime.max.replace(tzinfo=UTC)
-    ends: datetime | None = None
 
     @property
     def interval(self) -> tuple[object, ...]:
@@ -193,67 +193,89 @@ def plan(
     return result
 
 
-def _read(line: int, cells: dict[str, str | None], options: Options, start: datetime) -> _Row:
-    row = _Row(Verdict(line, cells.get("sku"), cells.get("gtin")), cells, starts=start)
-    faults = row.verdict.faults
+class _Reader:
+    """Reads the cells of one row, and collects what is wrong with them."""
 
-    def number(column: str, *, positive: bool = False) -> Decimal | None:
-        text = cells.get(column)
+    def __init__(self, cells: dict[str, str | None], options: Options) -> None:
+        self.cells = cells
+        self.options = options
+        self.faults: list[Fault] = []
+
+    def number(self, column: str, *, positive: bool = False) -> Decimal | None:
+        text = self.cells.get(column)
         if text is None:
             return None
-        if options.decimal == "," and options.format == "csv":
+        if self.options.decimal == "," and self.options.format == "csv":
             text = "no number" if "." in text else text.replace(",", ".")
         if not _PLAIN.fullmatch(text):
             digits = re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", text)
-            faults.append((column, "too-many-digits" if digits else "not-a-number"))
+            self.faults.append((column, "too-many-digits" if digits else "not-a-number"))
             return None
         value = Decimal(text)
         if value < 0 or (positive and value == 0):
-            faults.append((column, "not-positive" if positive else "negative"))
+            self.faults.append((column, "not-positive" if positive else "negative"))
         return value
 
-    def instant(column: str) -> datetime | None:
-        text = cells.get(column)
+    def amount(self) -> Decimal | None:
+        is_csv = self.options.format == "csv"
+        if is_csv and self.cells["amount"] == "not-for-sale":
+            return None
+        if "amount" not in self.cells or (is_csv and self.cells["amount"] is None):
+            self.faults.append(("amount", "missing"))
+            return None
+        return self.number("amount")
+
+    def instant(self, column: str) -> datetime | None:
+        text = self.cells.get(column)
         if text is None:
             return None
         try:
             if _DAY.fullmatch(text):
                 day = date.fromisoformat(text) + timedelta(days=column == "valid_through")
-                return datetime.combine(day, time(), ZoneInfo(options.time_zone)).astimezone(UTC)
+                return datetime.combine(day, time(), ZoneInfo(self.options.time_zone)).astimezone(UTC)
             if _STAMP.fullmatch(text) and column != "valid_through":
                 return datetime.fromisoformat(text)
         except ValueError:
             pass
-        faults.append((column, "not-a-date" if column == "valid_through" else "not-an-instant"))
+        self.faults.append((column, "not-a-date" if column == "valid_through" else "not-an-instant"))
         return None
 
-    if options.format == "csv" and cells.get("amount") == "not-for-sale":
-        row.amount = None
-    elif (options.format == "csv" and cells["amount"] is None) or "amount" not in cells:
-        faults.append(("amount", "missing"))
-    else:
-        row.amount = number("amount")
-    row.per = number("per", positive=True)
-    row.units = number("min_quantity", positive=True) or Decimal(1)
-    row.tax_rate, row.tax = number("tax_rate"), number("tax")
-    row.included = {None: None, "true": True, "false": False}[cells.get("tax_included")]
-    row.stated_start = instant("valid_from")
-    row.starts = row.stated_start or start
-    last, end = instant("valid_through"), instant("valid_to")
-    row.ends = last or end
-    if cells.get("gtin") is not None and not _is_gtin(cells["gtin"] or ""):
-        faults.append(("gtin", "not-a-gtin"))
-    if faults:
-        return row
-    if not cells.get("sku") and not cells.get("gtin"):
-        faults.append((None, "no-key"))
-    elif row.tax is not None and row.tax_rate is not None:
-        faults.append((None, "two-taxes"))
-    elif last is not None and end is not None:
-        faults.append((None, "two-ends"))
-    elif row.stated_start and row.ends and row.ends <= row.stated_start:
-        faults.append(("valid_through" if last else "valid_to", "empty-interval"))
+
+def _read(line: int, cells: dict[str, str | None], options: Options, start: datetime) -> _Row:
+    reader = _Reader(cells, options)
+    stated_start, last, end = map(reader.instant, ("valid_from", "valid_through", "valid_to"))
+    row = _Row(
+        Verdict(line, cells.get("sku"), cells.get("gtin"), faults=reader.faults),
+        cells,
+        amount=reader.amount(),
+        per=reader.number("per", positive=True),
+        units=reader.number("min_quantity", positive=True) or Decimal(1),
+        tax_rate=reader.number("tax_rate"),
+        tax=reader.number("tax"),
+        included={None: None, "true": True, "false": False}[cells.get("tax_included")],
+        stated_start=stated_start,
+        starts=stated_start or start,
+        ends=last or end,
+    )
+    gtin = cells.get("gtin")
+    if gtin is not None and not _is_gtin(gtin):
+        reader.faults.append(("gtin", "not-a-gtin"))
+    if not reader.faults:
+        reader.faults.extend(_contradictions(row, last, end))
     return row
+
+
+def _contradictions(row: _Row, last: datetime | None, end: datetime | None) -> list[Fault]:
+    """The first thing that the cells of a row, each of them right, cannot mean together."""
+    if not row.verdict.sku and not row.verdict.gtin:
+        return [(None, "no-key")]
+    if row.tax is not None and row.tax_rate is not None:
+        return [(None, "two-taxes")]
+    if last is not None and end is not None:
+        return [(None, "two-ends")]
+    if row.stated_start and row.ends and row.ends <= row.stated_start:
+        return [("valid_through" if last else "valid_to", "empty-interval")]
+    return []
 
 
 def _is_gtin(text: str) -> bool:
