@@ -263,8 +263,8 @@ def other_alerts() -> list[Alert]:
         Alert(
             "PricebookPoolNearlyExhausted",
             """
-            pricebook_database_pool_connections<self,state="in_use">
-            / ignoring (state) pricebook_database_pool_limit<self>
+            pricebook_database_pool_connections<self,state="in_use",pool!="importer">
+            / ignoring (state) pricebook_database_pool_limit<self,pool!="importer">
             > 0.8
             """,
             "10m",
@@ -284,7 +284,10 @@ def other_alerts() -> list[Alert]:
             "PricebookSlowStatements",
             """
             histogram_quantile(
-              0.99, sum by (namespace, job, pool, le) (rate(pricebook_database_statement_seconds_bucket<self>[5m]))
+              0.99,
+              sum by (namespace, job, pool, le) (
+                rate(pricebook_database_statement_seconds_bucket<self,pool!="importer">[5m])
+              )
             )
             > @latencySeconds@
             """,

@@ -413,6 +413,14 @@ CASES: dict[str, list[Case]] = {
             {"a uses 81% of its connections in the pool writer": {"pod": "a", "pool": "writer"}},
         ),
         Case(
+            "two imports that take long",
+            "15m",
+            {
+                'pricebook_database_pool_connections{pod="a",pool="importer",state="in_use"}': "2x20",
+                'pricebook_database_pool_limit{pod="a",pool="importer"}': "2x20",
+            },
+        ),
+        Case(
             "79 of 100",
             "15m",
             {
@@ -455,6 +463,15 @@ CASES: dict[str, list[Case]] = {
             },
             {"one in 100 statements of the reader pool takes 450ms or more": {"pool": "reader"}},
             calm="10m",
+        ),
+        Case(
+            "those of imports, which take long",
+            "20m",
+            {
+                f'{_STATEMENTS}{{pod="a",pool="importer",le="0.25"}}': "0+5x20",
+                f'{_STATEMENTS}{{pod="a",pool="importer",le="5"}}': "0+100x20",
+                f'{_STATEMENTS}{{pod="a",pool="importer",le="+Inf"}}': "0+100x20",
+            },
         ),
         Case(
             "one in 20 takes up to a quarter of a second",

@@ -17,11 +17,12 @@ def board() -> Dashboard:
     return house.board(
         UID,
         "Prices",
-        "Changes of items, books and prices; prices asked and how they were answered; quotes; the ledger.",
+        "Changes of items, books and prices; prices asked and how they were answered; quotes; imports; the ledger.",
         ("Now", _now()),
         ("Changes", _changes()),
         ("Reads", _reads()),
         ("Quotes", _quotes()),
+        ("Imports", _imports()),
     )
 
 
@@ -200,6 +201,43 @@ def _quotes() -> list[house.Panel]:
             "How many were added up, and what came of those that were verified.",
             [("result", "Result")],
             Column("Quotes", "short", by_result % ("increase", "$__range")),
+            span=12,
+        ),
+    ]
+
+
+def _imports() -> list[house.Panel]:
+    by_status = "sum by (status) (%s(pricebook_import_rows_total<self>[%s]))"
+    buckets = "rate(pricebook_import_seconds_bucket<self>[$__rate_interval])"
+    return [
+        house.graph(
+            "Imports by result",
+            "Price lists per second: compared (previewed), applied, refused because prices moved since the preview (conflict), and "
+            "failed: unreadable, cut off, or with errors where all was to be applied.",
+            "ops",
+            Query("sum by (result) (rate(pricebook_imports_total<self>[$__rate_interval]))", "{{result}}"),
+            stacked=True,
+        ),
+        house.graph(
+            "Rows by what they do",
+            "Rows of compared lists per second. Many errors are a file in the wrong form; many missing ones are a file "
+            "that is not the whole list.",
+            "ops",
+            Query(by_status % ("rate", "$__rate_interval"), "{{status}}"),
+            stacked=True,
+        ),
+        house.graph(
+            "Duration of the steps, p90",
+            "read: the file as it arrives. compare: its rows with the ledger. apply: the changes are written, and "
+            "other writers wait.",
+            "s",
+            Query(f"histogram_quantile(0.9, sum by (le, step) ({buckets}))", "{{step}}"),
+        ),
+        house.grid(
+            "Rows in the time shown",
+            "How many rows of the lists that were compared did what.",
+            [("status", "Status")],
+            Column("Rows", "short", by_status % ("increase", "$__range")),
             span=12,
         ),
     ]
