@@ -66,6 +66,6 @@ def test_a_copy_stays_equal_while_pods_roll(images: Images, report: Report) -> N
         assert head - before == account.written + ROWS * (UPGRADES + 1)
         report.row(
             "the feed across pods",
-            f"`pricebook follow` against two replicas, {UPGRADES} rolling upgrades and {UPGRADES} imports of {ROWS} rows",
+            f"`pricebook follow` against two replicas, {UPGRADES} upgrades, {UPGRADES} imports of {ROWS} rows",
             f"{head - before} changes, each of them once; the copy equals a fresh export at seq {head}, byte for byte",
         )
