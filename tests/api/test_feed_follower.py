@@ -18,7 +18,6 @@ from app import follower as follower_module
 from app.database import Database
 from app.follower import Follower
 from app.main import create_app
-from app.migrations import migrate
 from tests.api.test_changes import begun, create, read, until
 from tests.api.test_ledger import failing_commits
 from tests.api.test_trouble import client_of, slug
@@ -32,20 +31,6 @@ JSON = dict[str, Any]
 WRITERS = 12
 WRITES = 20
 LAST = "the last one"
-
-
-@pytest.fixture
-async def own_url(fresh_url: URL) -> URL:
-    """A migrated database for one test, as its owner."""
-    await migrate(make_settings(fresh_url, serving_role=postgres.SERVING_ROLE))
-    return fresh_url
-
-
-@pytest.fixture
-async def own_owner(own_url: URL) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(postgres.text(own_url))
-    yield connection
-    await connection.close()
 
 
 def own_app(url: URL, **settings: Any) -> FastAPI:
