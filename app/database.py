@@ -58,7 +58,7 @@ class Database:
         self.reader = _engine(settings, "reader").execution_options(isolation_level="AUTOCOMMIT")
         self.writer = _engine(settings, "writer")
         self._listener = create_async_engine(
-            settings.sqlalchemy_url, poolclass=NullPool, connect_args=_connect_args(settings, "reader")
+            settings.sqlalchemy_url, poolclass=NullPool, connect_args=_connect_args(settings, "follower")
         ).execution_options(isolation_level="AUTOCOMMIT")
         self._engines = {"reader": self.reader, "writer": self.writer}
         self._statements = [
@@ -186,9 +186,9 @@ _UNAVAILABLE = (
 )
 
 
-def _connect_args(settings: Settings, pool: Literal["reader", "writer"]) -> dict[str, Any]:
+def _connect_args(settings: Settings, pool: Literal["reader", "writer", "follower"]) -> dict[str, Any]:
     server_settings = {
-        "application_name": APPLICATION_NAME,
+        "application_name": f"{APPLICATION_NAME}-follower" if pool == "follower" else APPLICATION_NAME,
         "statement_timeout": str(settings.database_statement_timeout_milliseconds),
         "lock_timeout": str(settings.database_lock_timeout_milliseconds),
         "idle_in_transaction_session_timeout": str(settings.database_idle_transaction_timeout_milliseconds),
@@ -196,7 +196,7 @@ def _connect_args(settings: Settings, pool: Literal["reader", "writer"]) -> dict
         # Statements are cached and short: compiling them to machine code costs more than it saves.
         "jit": "off",
     }
-    if pool == "reader":
+    if pool != "writer":
         server_settings["default_transaction_read_only"] = "on"
     return {
         "timeout": settings.database_connect_timeout_seconds,

@@ -1,7 +1,8 @@
 """Consumers of the feed: their pages, long polls and streams. None of them holds a connection while it waits."""
 
+import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 
 import structlog
 
@@ -42,21 +43,33 @@ class Feed:
         # The follower may not have heard of the newest ones yet.
         return page if page is not None and page.next_after < page.head else await self._read(question)
 
-    async def poll(self, question: Question, place: Place, *, seconds: float) -> Page:
+    async def poll(
+        self, question: Question, place: Place, *, seconds: float, hung_up: Callable[[], Coroutine[None, None, None]]
+    ) -> Page | None:
         """The same, but wait up to so many seconds for one that there is something on, or for the drain.
 
+        :param hung_up: returns when the client has gone, and then there is no page: not every server ends its request.
         :raises Overloaded: if too many wait; and as :meth:`page`.
         """
         deadline = time.monotonic() + seconds
         page = await self._look(question)
-        while not page.changes and page.next_after >= page.head:
-            left = deadline - time.monotonic()
-            if left <= 0 or self._traffic.draining:
-                break
-            place.wait_as(Waiter.POLL)
-            with place.waiting():
-                await self._follower.news(page.next_after, seconds=left)
-            page = await self._look(question._replace(after=page.next_after))
+        gone: asyncio.Task[None] | None = None
+        try:
+            while not page.changes:
+                left = deadline - time.monotonic()
+                if left <= 0 or self._traffic.draining:
+                    break
+                if page.next_after >= page.head:
+                    place.wait_as(Waiter.POLL)
+                    gone = gone or asyncio.create_task(hung_up())
+                    with place.waiting():
+                        await self._follower.news(page.next_after, seconds=left, unless=gone)
+                    if gone.done():
+                        return None
+                page = await self._look(question._replace(after=page.next_after))
+        finally:
+            if gone is not None:
+                gone.cancel()
         return page
 
     async def stream(self, question: Question, place: Place) -> AsyncIterator[bytes]:

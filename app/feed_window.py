@@ -37,9 +37,16 @@ class Page:
     def events(self) -> bytes:
         """The changes as server-sent events."""
         return b"".join(
-            b"id: %d\nevent: %b\ndata: %b\n\n" % (change.seq, change.type.encode(), change.document)
+            b"id: %d\nevent: %b\ndata: %b\n\n" % (change.seq, change.type.encode(), _on_one_line(change.document))
             for change in self.changes
         )
+
+
+def _on_one_line(document: bytes) -> bytes:
+    # To JSON and to the standard of events these end no line; to many a client library they do.
+    for character in ("\x85", "\u2028", "\u2029"):
+        document = document.replace(character.encode(), b"\\u%04x" % ord(character))
+    return document
 
 
 class Question(NamedTuple):

@@ -1,6 +1,7 @@
 """One task that follows the changes of all processes, for everybody in this process who waits for some."""
 
 import asyncio
+import functools
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -62,12 +63,17 @@ class Follower:
         """The answer from memory, or ``None`` if the database has to be asked."""
         return self.window.page(question) if self.live else None
 
-    async def news(self, after: int, *, seconds: float) -> None:
-        """Wait until there may be something after ``after``, or :meth:`wake_all`, but no longer than that."""
+    async def news(self, after: int, *, seconds: float, unless: asyncio.Task[None] | None = None) -> None:
+        """Wait until there may be something after ``after``, or :meth:`wake_all`, but no longer than that.
+
+        :param unless: ends the wait when it is done.
+        """
         if self.live and self.seq > after:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
+        if unless is not None:
+            unless.add_done_callback(wake := functools.partial(_wake, waiter))
         try:
             async with asyncio.timeout(seconds):
                 await waiter
@@ -75,13 +81,14 @@ class Follower:
             pass
         finally:
             self._waiters.discard(waiter)
+            if unless is not None:
+                unless.remove_done_callback(wake)
 
     def wake_all(self) -> None:
         """Let everybody who waits look again."""
         waiters, self._waiters = self._waiters, set()
         for waiter in waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+            _wake(waiter)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -172,3 +179,8 @@ class Follower:
         if self._away_since is not None:
             logger.info("follower back", seconds=round(time.monotonic() - self._away_since, 1))
             self._away_since = None
+
+
+def _wake(waiter: asyncio.Future[None], *_: object) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

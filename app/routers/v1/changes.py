@@ -1,5 +1,6 @@
 """The feed of changes."""
 
+from functools import partial
 from typing import Annotated, ClassVar
 
 from fastapi import APIRouter, Header, Query, Request, Response
@@ -11,6 +12,7 @@ from app.errors import FeedTruncated, InvalidRequest, UnknownSeq
 from app.exact_json import ExactJsonRoute
 from app.feed_window import Question
 from app.models import ChangeType
+from app.observability.http_metrics import CLIENT_CLOSED_REQUEST
 from app.problems import responses
 from app.routers.headers import CACHE_CONTROL
 from app.schemas.change import ChangePage
@@ -73,8 +75,19 @@ async def read_changes(
             question = question._replace(after=last_event_id)
         events = await consumers.stream(question, place)
         return StreamingResponse(events, headers=_STREAMED, media_type=EVENT_STREAM)
-    page = await (consumers.poll(question, place, seconds=wait) if wait else consumers.page(question))
+    if wait:
+        page = await consumers.poll(question, place, seconds=wait, hung_up=partial(_hung_up, request))
+        if page is None:
+            # For the log and the metrics; there is nobody to read it.
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+    else:
+        page = await consumers.page(question)
     return Response(page.json, headers=_UNCACHED, media_type="application/json")
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _types(names: str | None) -> frozenset[str] | None:
