@@ -164,6 +164,63 @@ def quote(
         _fail(str(error))
 
 
+@cli.command()
+def export(
+    form: Annotated[
+        str, typer.Option("--format", help="csv, ndjson, or snapshot: items with all their documents")
+    ] = "csv",
+    book: Annotated[str, typer.Option(help="Key of the book")] = "default",
+    at: Annotated[str | None, typer.Option(help="Only rows that answer at this instant or day")] = None,
+    known_seq: Annotated[int | None, typer.Option(help="As known after this change; default: after the last")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File, which appears once it is whole; default: standard output")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print seq, rows, bytes and sha256 of the file")] = False,
+    url: Annotated[str, typer.Option(envvar="PRICEBOOK_URL", help="Address of the service")] = "http://127.0.0.1:8000",
+) -> None:
+    """Fetch a whole price list from a running service. PRICEBOOK_KEY is sent along if it is set."""
+    from app import client, export_command
+
+    if as_json and output is None:
+        _fail("--json tells about a file: name it with --output.")
+    parameters = {"format": form, "book": book, "at": at, "known_seq": known_seq}
+    try:
+        export_command.export(url, parameters, output, as_json=as_json)
+    except (client.ServiceError, export_command.ExportError) as error:
+        _fail(str(error))
+
+
+@cli.command()
+def follow(
+    target: Annotated[Path, typer.Argument(help="SQLite file of the copy, or a directory for it")],
+    book: Annotated[str, typer.Option(help="Key of the book whose prices to keep")] = "default",
+    once: Annotated[bool, typer.Option("--once", help="Catch up with the service, and end")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the copy with a fresh export, and end: exit code 3 if it differs")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what happens as lines of JSON")] = False,
+    url: Annotated[str, typer.Option(envvar="PRICEBOOK_URL", help="Address of the service")] = "http://127.0.0.1:8000",
+) -> None:
+    """Keep a copy of all items and one book's prices, from a snapshot on by the feed, until Ctrl-C or SIGTERM.
+
+    With --once and --verify, catch up first and compare then. PRICEBOOK_KEY is sent along if it is set.
+    """
+    from app import client, copy_file, follow_command
+
+    if not (once or verify):
+        # This is how following ends. Whatever it is at, the file keeps what is complete.
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sign, lambda *_: sys.exit(0))
+    report = follow_command.Report(as_json=as_json)
+    try:
+        if once or not verify:
+            follow_command.follow(url, target, book, once=once, report=report)
+        if verify and not follow_command.verify(url, target, book, report=report):
+            raise typer.Exit(3)
+    except (client.ServiceError, copy_file.CopyError, follow_command.FollowError) as error:
+        _fail(str(error))
+
+
 def _fail(message: str) -> NoReturn:
     typer.echo(message, err=True)
     sys.exit(1)

@@ -64,11 +64,13 @@ moved AS MATERIALIZED (
     -- What the file does not name, and the import leaves alone, may move.
     SELECT r.item_id FROM import_rows AS r
     WHERE r.import_id = :import_id AND r.status <> 'error' AND (r.line IS NOT NULL OR r.price_offset IS NOT NULL)
+    LIMIT :most
 ),
 unseen AS MATERIALIZED (
     SELECT item_id FROM changed WHERE :end_missing
     EXCEPT
     SELECT r.item_id FROM import_rows AS r WHERE r.import_id = :import_id
+    LIMIT :most
 )
 SELECT r.line, r.sku, r.gtin, 'price-moved' AS code, 'has other prices, or another key, than at the preview' AS message
 FROM import_rows AS r WHERE r.import_id = :import_id AND r.item_id IN (SELECT item_id FROM moved)

@@ -159,6 +159,8 @@ def _check_digest(staged: import_staging.Staged, digest: bytes | None) -> None:
 async def _plan(database: Database, import_id: UUID, staged: import_staging.Staged) -> Outcome:
     sha256 = staged.digest.hexdigest()
     async with database.importing() as session:
+        await import_plan.know_rows(session, staged.rows)
+    async with database.importing() as session:
         # The same file, sent twice at once, makes one import.
         await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(sha256, 0))))
         record = await _locked(session, import_id)
