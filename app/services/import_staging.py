@@ -13,7 +13,6 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 import msgspec
 from pydantic import ValidationError
 
@@ -103,7 +102,8 @@ async def _copy(database: Database, batch: list[bytes]) -> None:
         driver: Any = (await connection.get_raw_connection()).driver_connection
         try:
             await driver.copy_to_table(STAGING.name, columns=_COLUMNS, source=io.BytesIO(b"".join(batch)))
-        except (asyncpg.InterfaceError, asyncpg.PostgresError, OSError) as error:
+        except Exception as error:
+            # From asyncpg or, if it was just writing, from the event loop.
             if not driver.is_closed():
                 raise
             # The pool, which this went past, would give it to the next one.
