@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -20,6 +21,9 @@ def main() -> int:
     options = parser.parse_args()
     print(f"Seed {options.seed}, {options.rounds} rounds", flush=True)
     started = time.monotonic()
+    # However it is told to stop, what it started stops with it.
+    for sign in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(sign, signal.default_int_handler)
     directory = Path(tempfile.mkdtemp(prefix="pricebook-kills-"))
     run = campaign.Campaign(directory, options.seed)
     asyncio.run(run.run(campaign.cases(options.rounds, run.dice)))
