@@ -77,7 +77,9 @@ async def test_a_client_that_goes_away_is_no_defect(
     where = {"path": "/v1/imports", "raw_path": b"/v1/imports", "root_path": "", "query_string": b""}
     headers = [(b"host", b"pricebook.test"), (b"content-type", b"text/csv")]
     await app(
-        {**scope, "headers": headers, "client": ("127.0.0.1", 1), "server": ("pricebook.test", 80)}, receive, send
+        {**scope, **where, "headers": headers, "client": ("127.0.0.1", 1), "server": ("pricebook.test", 80)},
+        receive,
+        send,
     )
     assert sent[0]["status"] == 499
     assert "request failed" not in caplog.text
