@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from pydantic import ValidationError
 
@@ -103,8 +104,9 @@ async def _copy(database: Database, batch: list[bytes]) -> None:
         try:
             await driver.copy_to_table(STAGING.name, columns=_COLUMNS, source=io.BytesIO(b"".join(batch)))
         except Exception as error:
-            # From asyncpg or, if it was just writing, from the event loop.
-            if not driver.is_closed():
+            # From asyncpg or, if it was just writing, from the event loop. asyncpg has no better word for a connection
+            # that the server is about to close, and has said so.
+            if not driver.is_closed() and not isinstance(error, asyncpg.InternalClientError):
                 raise
             # The pool, which this went past, would give it to the next one.
             await connection.invalidate()

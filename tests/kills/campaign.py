@@ -26,7 +26,7 @@ SERVER, WORKER, POSTGRES, BACKEND = "server", "worker of gunicorn", "PostgreSQL"
 ANY_TIME, UPLOAD, COMPARE, APPLY = "any", "upload", "comparison", "apply"
 
 _MOMENT_SECONDS = 30
-_CALM_EVERY = 10
+_CALM_EVERY = 20
 _CATCH_UP_SECONDS = 90
 
 _COMPARING = ["%INSERT INTO import_rows%"]
