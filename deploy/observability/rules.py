@@ -360,6 +360,14 @@ def other_alerts() -> list[Alert]:
             "It looks at another database than the others, at a replica that lags, or has not looked for some time.",
             prices.UID,
         ),
+        Alert(
+            "PricebookFeedBehind",
+            "pricebook_feed_lag_seconds<self> > 30",
+            "2m",
+            _INSTANCE + " has not passed on changes that it has known of for {{ $value | humanizeDuration }}",
+            "Consumers that wait there get nothing new; what they have is right as far as it goes.",
+            prices.UID,
+        ),
     ]
 
 

@@ -625,4 +625,18 @@ CASES: dict[str, list[Case]] = {
             {'pricebook_ledger_seq{pod="a"}': "900x20 500x10", 'pricebook_ledger_seq{pod="b"}': "900x20 500x10"},
         ),
     ],
+    "PricebookFeedBehind": [
+        Case(
+            "a follower hangs",
+            "10m",
+            {'pricebook_feed_lag_seconds{pod="a"}': "0x20", 'pricebook_feed_lag_seconds{pod="b"}': "0+60x10"},
+            {"b has not passed on changes that it has known of for 10m 0s": {"pod": "b"}},
+            calm="2m",
+        ),
+        Case(
+            "it catches up with a large import now and then",
+            "10m",
+            {'pricebook_feed_lag_seconds{pod="a"}': "0 40 0 0 40 0 0 40 0 0 40"},
+        ),
+    ],
 }

@@ -17,11 +17,12 @@ def board() -> Dashboard:
     return house.board(
         UID,
         "Prices",
-        "Changes of items, books and prices; prices asked and how they were answered; quotes; the ledger.",
+        "Changes of items, books and prices; prices asked and how they were answered; quotes; the ledger; the feed.",
         ("Now", _now()),
         ("Changes", _changes()),
         ("Reads", _reads()),
         ("Quotes", _quotes()),
+        ("Feed", _feed()),
     )
 
 
@@ -201,5 +202,41 @@ def _quotes() -> list[house.Panel]:
             [("result", "Result")],
             Column("Quotes", "short", by_result % ("increase", "$__range")),
             span=12,
+        ),
+    ]
+
+
+def _feed() -> list[house.Panel]:
+    return [
+        house.graph(
+            "Lag",
+            "How long each pod has known of changes that it cannot pass on yet. 0 is where it belongs.",
+            "s",
+            Query("pricebook_feed_lag_seconds<self>", "{{pod}}"),
+        ),
+        house.graph(
+            "Who waits",
+            "Long polls and event streams that wait for the next change. They hold no connection to the database.",
+            "none",
+            Query("sum by (kind) (pricebook_feed_waiters<self>)", "{{kind}}"),
+            stacked=True,
+        ),
+        house.graph(
+            "Catching up",
+            "Reads per second in which the pods found changes, by what woke them. Only poll: notifications do not get "
+            "through, and consumers hear of a change up to FEED_POLL_SECONDS later.",
+            "ops",
+            Query(
+                "sum by (woken_by) (rate(pricebook_feed_catch_ups_total<self>[$__rate_interval]))",
+                "{{woken_by}}",
+            ),
+            stacked=True,
+        ),
+        house.graph(
+            "Connected",
+            "Whether each pod has the connection on which it listens.",
+            "none",
+            Query("pricebook_feed_listening<self>", "{{pod}}"),
+            most=1,
         ),
     ]
