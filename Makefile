@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-cluster proofs demo lint format bench image cluster-up cluster-down deploy forward clean
+.PHONY: help run test test-cluster proofs demo lint format bench bench-import image cluster-up cluster-down deploy forward clean
 
 UV := ./scripts/uv
 export UV_NO_PROGRESS ?= 1
@@ -46,6 +46,10 @@ format: ## Format the code and mend what the linter can
 bench: ## Compare price reads and quotes with a bare answer and with a tutorial's stack, in one run
 	@$(UV) sync --locked --quiet
 	@$(UV) run --no-sync python -m bench
+
+bench-import: ## Import a price list of 100,000 rows (ROWS), beside a bare COPY of the same rows
+	@$(UV) sync --locked --quiet
+	@$(UV) run --no-sync python -m bench.imports --rows $(or $(ROWS),100000)
 
 image: ## Build the image of the service as IMAGE (default pricebook/pricebook:dev) with docker
 	@docker buildx build --load --tag $${IMAGE:-pricebook/pricebook:dev} .

@@ -24,16 +24,16 @@ async def _database(request: Request) -> Database:
     return database
 
 
-DatabaseAccess = Annotated[Database, Depends(_database)]
-"""For work that opens short sessions of its own, one after another, while a client sends or reads."""
+Connections = Annotated[Database, Depends(_database)]
+"""For what opens several short sessions; :data:`Reading` and :data:`Writing` give one for the whole request."""
 
 
-async def _read_session(database: Annotated[Database, Depends(_database)]) -> AsyncIterator[ReadSession]:
+async def _read_session(database: Connections) -> AsyncIterator[ReadSession]:
     async with database.reading() as session:
         yield session
 
 
-async def _write_session(database: Annotated[Database, Depends(_database)]) -> AsyncIterator[WriteSession]:
+async def _write_session(database: Connections) -> AsyncIterator[WriteSession]:
     async with database.writing() as session:
         yield session
 

@@ -24,7 +24,7 @@ from app.readiness import Readiness
 from app.routers import items as plain_items
 from app.routers import problem_types
 from app.routers.operations import create_operations_app
-from app.routers.v1 import books, changes, imports, items, prices, quotes
+from app.routers.v1 import books, changes, exports, imports, items, prices, quotes
 from app.services.imports import Limits
 from app.settings import Settings
 from app.traffic import Traffic
@@ -85,6 +85,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.include_router(quotes.router, prefix=v1)
     app.include_router(imports.router, prefix=v1)
     app.include_router(changes.router, prefix=v1)
+    app.include_router(exports.router, prefix=v1)
     app.include_router(items.router, prefix=v1)
     app.include_router(plain_items.router)
     app.include_router(problem_types.router)

@@ -53,20 +53,6 @@ def unguard(cell: str) -> str:
     return cell[1:] if cell.startswith("'") and _GUARDED.match(cell) else cell
 
 
-def cell(column: str, value: Any) -> str:
-    """A value as a cell. No value is an empty cell, except for the amount of an item that is not for sale.
-
-    :param value: as in JSON: a string, a boolean, an object or null.
-    """
-    if value is None:
-        return NOT_FOR_SALE if column == "amount" else ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, dict):
-        return _json(_sorted(value))
-    return guard(value) if column in TEXT_COLUMNS else str(value)
-
-
 class _Line:
     """What the csv module writes a line to: it answers with the line itself."""
 
@@ -82,20 +68,33 @@ HEADER = ",".join(COLUMNS) + "\r\n"
 
 
 def csv_line(row: Mapping[str, Any]) -> str:
-    """A line of CSV as in RFC 4180, ``\\r\\n`` included. ``row`` has a value for each column."""
-    line: str = _WRITER.writerow([cell(column, row[column]) for column in COLUMNS])
+    """A line of CSV as in RFC 4180, ``\\r\\n`` included.
+
+    No value is an empty cell, except for the amount of an item that is not for sale.
+
+    :param row: a value for each column, as in JSON: strings, a boolean, an object, and null for none.
+    """
+    cells = {column: row[column] for column in COLUMNS}
+    for column in TEXT_COLUMNS:
+        if cells[column] is not None:
+            cells[column] = guard(cells[column])
+    cells["attributes"] = _json(_sorted(cells["attributes"]))
+    cells["tax_included"] = "true" if cells["tax_included"] else "false"
+    if cells["amount"] is None:
+        cells["amount"] = NOT_FOR_SALE
+    line: str = _WRITER.writerow(cells.values())
     return line
 
 
 def ndjson_line(row: Mapping[str, Any]) -> str:
-    """A line of NDJSON: an object with the columns as its keys, in their order."""
+    """A line of NDJSON: an object with the columns as its keys, in their order. ``row`` as for :func:`csv_line`."""
     values = {column: row[column] for column in COLUMNS}
-    return f"{_json(values | {'attributes': _sorted(values['attributes'])})}\n"
+    values["attributes"] = _sorted(values["attributes"])
+    return f"{_json(values)}\n"
 
 
 def _sorted(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return dict(sorted(attributes.items()))
 
 
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+_json = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode

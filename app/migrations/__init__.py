@@ -48,7 +48,7 @@ _GRANTS = {
     "price_retirements": "SELECT, INSERT",
     "changes": "SELECT, INSERT, DELETE",
     "imports": "SELECT, INSERT, UPDATE, DELETE",
-    "import_staging": "SELECT, INSERT, DELETE",
+    "import_staging": "SELECT, INSERT, DELETE, MAINTAIN",
     "import_rows": "SELECT, INSERT, DELETE",
 }
 

@@ -41,14 +41,16 @@ def instrument(app: FastAPI, registry: CollectorRegistry) -> None:
     """Count, time and size the application's requests. Call it after the routes are there."""
     seconds = Histogram(
         "http_request_duration_seconds",
-        "Time from the head of a request to the end of its answer, without waiting for changes; exemplars name traces.",
+        "Time from the head of a request to the end of its answer, waiting for changes and sending exports apart; "
+        "exemplars name traces.",
         ["method", "handler", "status"],
         buckets=SECONDS,
         registry=registry,
     )
     by_outcome = Histogram(
         "pricebook_request_seconds",
-        "Time from the head of a request to the end of its answer, without waiting for changes, by what came of it.",
+        "Time from the head of a request to the end of its answer, waiting for changes and sending exports apart, "
+        "by what came of it.",
         ["outcome"],
         buckets=SECONDS,
         registry=registry,
@@ -72,6 +74,9 @@ def instrument(app: FastAPI, registry: CollectorRegistry) -> None:
         # answered is a defect.
         if info.modified_status == "500" and isinstance(sys.exception(), asyncio.CancelledError):
             info.modified_status = str(status_of_cancelled(app.state.traffic))
+        elif isinstance(sys.exception(), Exception):
+            # What was cut off after its head has said 200, and failed.
+            info.modified_status = "500"
 
     def time(info: Info) -> None:
         span = trace.get_current_span().get_span_context()

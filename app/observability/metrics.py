@@ -26,6 +26,7 @@ from app.models import ChangeType
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no type here
 
 POOLS = ("reader", "writer", "importer")
+IMPORT_STATUSES = ("create", "change", "unchanged", "error", "missing")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Upper bounds of every histogram's buckets; objectives for latency must be one of them."""
 
@@ -46,6 +47,24 @@ class PriceRead(StrEnum):
     ANSWERED = "answered"
     NO_PRICE = "no_price"
     UNKNOWN_ITEM = "unknown_item"
+
+
+class ImportResult(StrEnum):
+    """What came of an import, or of its preview."""
+
+    PREVIEWED = "previewed"
+    APPLIED = "applied"
+    CONFLICT = "conflict"
+    FAILED = "failed"
+
+
+class ImportStep(StrEnum):
+    """What an import does."""
+
+    READ = "read"
+    """The file, as it arrives, into the database."""
+    COMPARE = "compare"
+    APPLY = "apply"
 
 
 class QuoteResult(StrEnum):
@@ -110,6 +129,26 @@ FEED_CATCH_UPS = Counter(
     registry=_EVENTS,
 )
 
+IMPORTS = Counter(
+    "pricebook_imports_total",
+    "Imports previewed, applied, refused for prices that moved, and failed.",
+    ["result"],
+    registry=_EVENTS,
+)
+IMPORT_ROWS = Counter(
+    "pricebook_import_rows_total",
+    "Rows of imported files, by what they do; missing are prices whose item the file does not name.",
+    ["status"],
+    registry=_EVENTS,
+)
+IMPORT_SECONDS = Histogram(
+    "pricebook_import_seconds",
+    "Time of the steps of imports: reading the file as it arrives, comparing it, applying it.",
+    ["step"],
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
+    registry=_EVENTS,
+)
+
 # Every series exists from the start, so that the first event is seen as an increase.
 for _metric, _values in (
     (POOL_WAIT, POOLS),
@@ -118,6 +157,9 @@ for _metric, _values in (
     (CHANGES, ChangeType),
     (PRICE_READS, PriceRead),
     (QUOTES, QuoteResult),
+    (IMPORTS, ImportResult),
+    (IMPORT_ROWS, IMPORT_STATUSES),
+    (IMPORT_SECONDS, ImportStep),
     (FEED_CATCH_UPS, WokenBy),
 ):
     for _value in _values:

@@ -1,6 +1,9 @@
 """Examples of answers, for the documentation. One item, one book, one Christmas."""
 
+import json
 from typing import Any
+
+from app import price_list
 
 _ITEM_ID = "01a20537-de50-7ff8-9c93-02db0b06a11c"
 _PRICE_ID = "01a20537-df11-7c58-8b71-6a4f0c1c9d2e"
@@ -285,3 +288,6 @@ IMPORT_ROWS: dict[str, Any] = {
     ],
     "next": None,
 }
+EXPORT_CSV = price_list.HEADER + price_list.csv_line(ITEM | PRICE_ROW)
+EXPORT_NDJSON = price_list.ndjson_line(ITEM | PRICE_ROW)
+EXPORT_SNAPSHOT = json.dumps({"item": ITEM, "prices": [PRICE_ROW]}, separators=(",", ":")) + "\n"

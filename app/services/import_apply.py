@@ -62,11 +62,13 @@ moved AS MATERIALIZED (
     )
     INTERSECT
     SELECT r.item_id FROM import_rows AS r WHERE r.import_id = :import_id AND r.status <> 'error'
+    LIMIT :most
 ),
 unseen AS MATERIALIZED (
     SELECT item_id FROM changed WHERE :end_missing
     EXCEPT
     SELECT r.item_id FROM import_rows AS r WHERE r.import_id = :import_id
+    LIMIT :most
 )
 SELECT r.line, r.sku, r.gtin, 'price-moved' AS code, 'has other prices, or another key, than at the preview' AS message
 FROM import_rows AS r WHERE r.import_id = :import_id AND r.item_id IN (SELECT item_id FROM moved)

@@ -136,7 +136,8 @@ WITH matched AS (
     WHERE s.import_id = :import_id
 ),
 named AS (
-    SELECT *, coalesce(subject_id::text, 'sku ' || sku, 'gtin ' || gtin) AS subject FROM matched
+    -- Of no language, because rows are sorted by it.
+    SELECT *, coalesce(subject_id::text, 'sku ' || sku, 'gtin ' || gtin) COLLATE "C" AS subject FROM matched
 ),
 compared AS (
     SELECT *,
@@ -256,6 +257,9 @@ FROM import_rows WHERE import_id = :import_id GROUP BY status
 """
 )
 _CLEAR = statement("DELETE FROM import_staging WHERE import_id = :import_id")
+_ANALYZE = statement("ANALYZE import_staging")
+_FEW_ROWS = 1000
+"""So many can be joined in any way without harm."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +277,15 @@ class Terms:
     create: bool
     end_missing: bool
     max_change_percent: Decimal
+
+
+async def know_rows(session: WriteSession, rows: int) -> None:
+    """Let the planner know how many rows are staged: what it believes is of an import before, or of none.
+
+    In a transaction of its own, because another one that does this waits for its end.
+    """
+    if rows > _FEW_ROWS:
+        await session.execute(_ANALYZE)
 
 
 async def make(session: WriteSession, terms: Terms) -> dict[str, int]:

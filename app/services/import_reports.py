@@ -3,6 +3,7 @@
 import csv
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
 from uuid import UUID
@@ -61,10 +62,10 @@ async def page(
     if len(rows) > limit:
         rows = rows[:limit]
         following = cursors.encode({"number": rows[-1]["number"], "size": str(rows[-1]["size"])}, filters)
-    return ImportRows(rows=[_report(row, digits) for row in rows], next=following)
+    return ImportRows(rows=[_report(row, digits, record["applied_at"]) for row in rows], next=following)
 
 
-def _report(row: RowMapping, digits: int) -> ImportRowReport:
+def _report(row: RowMapping, digits: int, applied_at: datetime | None) -> ImportRowReport:
     states_price = row["status"] != RowStatus.ERROR and (
         row["status"] != RowStatus.MISSING or row["price_id"] is not None
     )
@@ -74,13 +75,13 @@ def _report(row: RowMapping, digits: int) -> ImportRowReport:
         gtin=row["gtin"],
         status=RowStatus(row["status"]),
         old=_terms(row, "old_", digits) if row["old_price_id"] else None,
-        new=_terms(row, "", digits) if states_price else None,
+        new=_terms(row, "", digits, applied_at) if states_price else None,
         percent=None if row["percent"] is None else money.plain(row["percent"], 2),
         errors=[RowError(**error) for error in row["errors"] or ()],
     )
 
 
-def _terms(row: RowMapping, prefix: str, digits: int) -> Terms:
+def _terms(row: RowMapping, prefix: str, digits: int, applied_at: datetime | None = None) -> Terms:
     def written(name: str, least: int = 0) -> str | None:
         value = row[prefix + name]
         return None if value is None else money.plain(value, least)
@@ -92,7 +93,7 @@ def _terms(row: RowMapping, prefix: str, digits: int) -> Terms:
         tax_rate=written("tax_rate"),
         tax=written("tax", digits),
         tax_included=row[f"{prefix}tax_included"],
-        valid_from=row[f"{prefix}valid_from"],
+        valid_from=row[f"{prefix}valid_from"] or applied_at,
         valid_to=row[f"{prefix}valid_to"],
     )
 

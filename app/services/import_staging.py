@@ -1,11 +1,14 @@
 """The rows of a file, read one by one and written to the database by COPY, as they arrive."""
 
+import asyncio
 import hashlib
 import io
 import json
+import re
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -25,11 +28,16 @@ _COLUMNS = tuple(column.name for column in STAGING.columns)
 _BATCH_BYTES = 1_048_576
 """How much is collected before it is sent to the database: bounds the memory of an import."""
 
+_AT_ONCE = 100
+"""Rows read without a pause: some milliseconds, in which the process does nothing else."""
+
 _DECIMALS = ("amount", "per", "min_quantity", "tax_rate", "tax")
 _ITEM = ("name", "description", "unit", "tax_category", "attributes")
 _MOST_ECHOED = 100
 _NULL = "\\N"
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
+_NOTHING: dict[str, Any] = {**dict.fromkeys(_COLUMNS), "tax_stated": False}
+_SPECIAL = re.compile(r"[\\\t\n\r\0]")
+_ESCAPES = str.maketrans({"\0": "\ufffd", "\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
 
 type _Reading = Callable[[Any], tuple[dict[str, Any], str]]
 
@@ -75,6 +83,8 @@ async def stage(database: Database, import_id: UUID, body: AsyncIterator[bytes],
         for line in lines.feed(text.feed(chunk)):
             batch.append(line)
             size += len(line)
+            if len(batch) % _AT_ONCE == 0:
+                await asyncio.sleep(0)
         if size > _BATCH_BYTES:
             await _copy(database, batch)
             batch, size = [], 0
@@ -187,7 +197,7 @@ class _Lines:
         return {
             "sku": row.sku,
             "gtin": row.gtin,
-            "item": row.model_dump(mode="json", include=set(_ITEM), exclude_none=True) or None,
+            "item": {name: value for name in _ITEM if (value := getattr(row, name)) is not None} or None,
             **{name: getattr(row, name) for name in _DECIMALS},
             "tax_stated": "tax" in values or "tax_rate" in values,
             "tax_included": row.tax_included,
@@ -222,14 +232,14 @@ class _Lines:
 
     def _encode(self, line: int, fields: dict[str, Any], cells: str) -> bytes:
         staged = {
-            "tax_stated": False,
+            **_NOTHING,
             **fields,
             "import_id": self._import_id,
             "number": self._staged.rows,
             "line": line,
             "cells": cells,
         }
-        return ("\t".join([_copied(staged.get(name)) for name in _COLUMNS]) + "\n").encode("utf-8", "replace")
+        return ("\t".join(map(_copied, staged.values())) + "\n").encode("utf-8", "replace")
 
 
 # A decimal comma becomes a point; a point, which would stand for thousands, becomes something that is no number.
@@ -263,11 +273,11 @@ def _copied(value: Any) -> str:
     if value is None:
         return _NULL
     if isinstance(value, str):
-        return value.replace("\0", "\ufffd").translate(_ESCAPES)
+        return value.translate(_ESCAPES) if _SPECIAL.search(value) else value
+    if isinstance(value, Decimal):
+        return format(value, "f")
     if isinstance(value, bool):
         return "t" if value else "f"
-    if isinstance(value, datetime):
-        return value.isoformat()
     if isinstance(value, dict | list):
-        return json.dumps(value, ensure_ascii=False).replace("\\u0000", "").translate(_ESCAPES)
-    return format(value, "f") if not isinstance(value, int) else str(value)
+        return _copied(msgspec.json.encode(value).decode().replace("\\u0000", ""))
+    return str(value)

@@ -26,9 +26,10 @@ from app.errors import (
 from app.import_columns import MappingError
 from app.import_files import FileError
 from app.models import STAGING, Book, ImportRecord, PlannedRow
+from app.observability.metrics import IMPORT_ROWS, IMPORT_SECONDS, IMPORTS, ImportResult, ImportStep
 from app.pagination import Cursors
 from app.schemas import import_run as schemas
-from app.schemas.import_run import ImportState
+from app.schemas.import_run import ImportState, RowStatus
 from app.services import books, import_apply, import_plan, import_staging, ledger
 from app.services.import_apply import Plan
 
@@ -121,9 +122,11 @@ async def upload(
     assert import_id is not None  # noqa: S101 - the statement returns it
     try:
         how = import_staging.Format(file.format, file.charset, file.decimal, sources, book.time_zone, limits.most_rows)
-        staged = await import_staging.stage(database, import_id, body, how)
+        with IMPORT_SECONDS.labels(ImportStep.READ).time():
+            staged = await import_staging.stage(database, import_id, body, how)
         _check_digest(staged, digest)
-        outcome = await _plan(database, import_id, staged)
+        with IMPORT_SECONDS.labels(ImportStep.COMPARE).time():
+            outcome = await _plan(database, import_id, staged)
     except FileError as error:
         where = f"line/{error.line}" if error.line else "body"
         problem = UnreadableFile(
@@ -155,6 +158,8 @@ def _check_digest(staged: import_staging.Staged, digest: bytes | None) -> None:
 
 async def _plan(database: Database, import_id: UUID, staged: import_staging.Staged) -> Outcome:
     sha256 = staged.digest.hexdigest()
+    async with database.importing() as session:
+        await import_plan.know_rows(session, staged.rows)
     async with database.importing() as session:
         # The same file, sent twice at once, makes one import.
         await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(sha256, 0))))
@@ -192,7 +197,10 @@ async def _plan(database: Database, import_id: UUID, staged: import_staging.Stag
             "file_bytes": staged.bytes,
         }
         await session.execute(update(ImportRecord).where(ImportRecord.id == import_id).values(values))
-        return Outcome(_document(record, **values), is_new=True)
+    IMPORTS.labels(ImportResult.PREVIEWED).inc()
+    for status in RowStatus:
+        IMPORT_ROWS.labels(status).inc(counts[status])
+    return Outcome(_document(record, **values), is_new=True)
 
 
 async def _now(session: WriteSession, head: ledger.Stamp) -> datetime:
@@ -243,7 +251,8 @@ async def apply(database: Database, import_id: UUID, *, actor: str) -> schemas.I
             if record["counts"]["error"] and record["options"]["on_error"] == "abort":
                 raise await _has_errors(session, record)
             plan, effective_at = _plan_of(record), record["effective_at"]
-            block = await import_apply.write(session, plan, effective_at=effective_at, actor=actor)
+            with IMPORT_SECONDS.labels(ImportStep.APPLY).time():
+                block = await import_apply.write(session, plan, effective_at=effective_at, actor=actor)
             wrote = block.last_seq >= block.first_seq
             values = {
                 "state": ImportState.APPLIED,
@@ -257,6 +266,7 @@ async def apply(database: Database, import_id: UUID, *, actor: str) -> schemas.I
     except ImportConflict as error:
         await _close(database, import_id, ImportState.CONFLICT, error.detail)
         raise
+    IMPORTS.labels(ImportResult.APPLIED).inc()
     logger.info(
         "import applied",
         import_id=str(import_id),
@@ -389,7 +399,7 @@ _NEXT_STEPS = {
 async def _has_errors(session: WriteSession, record: RowMapping) -> ImportHasErrors:
     statement = (
         select(PlannedRow.line, PlannedRow.errors)
-        .where(PlannedRow.import_id == record["id"], PlannedRow.status == schemas.RowStatus.ERROR)
+        .where(PlannedRow.import_id == record["id"], PlannedRow.status == RowStatus.ERROR)
         .order_by(PlannedRow.number)
         .limit(_MOST_NAMED)
     )
@@ -423,6 +433,7 @@ async def _close(database: Database, import_id: UUID, state: ImportState, reason
             .values(state=state, failure=reason, expires_at=None)
         )
         await import_plan.clear(session, import_id)
+    IMPORTS.labels(ImportResult(state)).inc()
     logger.warning("import closed", import_id=str(import_id), state=state, reason=reason)
 
 

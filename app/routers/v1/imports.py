@@ -4,13 +4,13 @@ import base64
 import binascii
 import re
 from decimal import Decimal
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 
-from app.dependencies import Actor, BookQuery, CursorCodec, DatabaseAccess, ImportLimits, Reading
+from app.dependencies import Actor, BookQuery, Connections, CursorCodec, ImportLimits, Reading, RequestPlace
 from app.errors import (
     FieldError,
     ImportConflict,
@@ -22,10 +22,10 @@ from app.errors import (
     UnreadableFile,
     UnsupportedMediaType,
 )
-from app.exact_json import ExactJsonRoute
 from app.import_files import CHARSETS
 from app.problems import BODY_PROBLEMS, responses
-from app.routers.headers import LOCATION, SEQ
+from app.routers.files import CSV, NDJSON, FileRoute
+from app.routers.headers import CACHE_CONTROL, CONTENT_DISPOSITION, LOCATION, SEQ
 from app.schemas.base import BookKey, Moment, Rate
 from app.schemas.import_run import ImportList, ImportRows, ImportRun, ImportState, RowStatus
 from app.services import import_reports, imports
@@ -38,14 +38,8 @@ _FORMATS: dict[str, Literal["csv", "ndjson"]] = {
     "application/ndjson": "ndjson",
     "application/jsonl": "ndjson",
 }
-_CSV, _NDJSON = "text/csv", "application/x-ndjson"
 
-
-class _Route(ExactJsonRoute):
-    produces: ClassVar[frozenset[str]] = frozenset({_CSV, _NDJSON})
-
-
-router = APIRouter(prefix="/imports", tags=["imports"], route_class=_Route)
+router = APIRouter(prefix="/imports", tags=["price lists"], route_class=FileRoute)
 
 Id = Annotated[UUID, Path(description="Id of the import")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most rows of a page")]
@@ -61,7 +55,7 @@ async def _format(
     media_type, *parameters = (part.strip() for part in (content_type or "").lower().split(";"))
     if media_type not in _FORMATS:
         given = f"The file came as {media_type}" if media_type else "The file came without Content-Type"
-        raise UnsupportedMediaType(f"{given}. Say what it is: Content-Type: {_CSV} or {_NDJSON}.")
+        raise UnsupportedMediaType(f"{given}. Say what it is: Content-Type: {CSV} or {NDJSON}.")
     if content_encoding is not None and content_encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMediaType(f"The file came compressed ({content_encoding[:50]}). Send it as it is.")
     charset = next((part[8:].strip('"') for part in parameters if part.startswith("charset=")), "utf-8")
@@ -93,11 +87,11 @@ _BODY: dict[str, Any] = {
     "requestBody": {
         "required": True,
         "content": {
-            _CSV: {
+            CSV: {
                 "schema": {"type": "string"},
                 "example": "sku,name,amount,tax_rate\r\nFR-R92B,Frame,1431.50,19\r\n",
             },
-            _NDJSON: {
+            NDJSON: {
                 "schema": {"type": "string"},
                 "example": '{"sku":"FR-R92B","name":"Frame","amount":"1431.50","tax_rate":"19"}\n',
             },
@@ -119,8 +113,9 @@ _BODY: dict[str, Any] = {
 async def create_import(
     request: Request,
     response: Response,
-    database: DatabaseAccess,
+    database: Connections,
     limits: ImportLimits,
+    place: RequestPlace,
     actor: Actor,
     what: Annotated[tuple[Literal["csv", "ndjson"], str], Depends(_format)],
     digest: Annotated[bytes | None, Depends(_digest)],
@@ -169,7 +164,8 @@ async def create_import(
         decimal=decimal,
         mapping=mapping,
     )
-    outcome = await imports.upload(database, request.stream(), file, digest=digest, limits=limits, actor=actor)
+    with place.waiting():
+        outcome = await imports.upload(database, request.stream(), file, digest=digest, limits=limits, actor=actor)
     response.headers[LOCATION] = f"{request.url.path}/{outcome.document.id}"
     if not outcome.is_new:
         response.status_code = status.HTTP_200_OK
@@ -200,24 +196,42 @@ async def list_imports(
     summary="Apply a preview",
     responses=responses(UnknownImport, ImportNotOpen, ImportConflict, ImportHasErrors, InvalidRequest),
 )
-async def apply_import(import_id: Id, database: DatabaseAccess, actor: Actor, response: Response) -> ImportRun:
+async def apply_import(
+    import_id: Id, database: Connections, place: RequestPlace, actor: Actor, response: Response
+) -> ImportRun:
     """All of it, in one transaction at one instant, or nothing.
 
     If prices of its items moved since the preview, it is refused. Applying it again answers what was done.
     """
-    return _answered(response, await imports.apply(database, import_id, actor=actor))
+    with place.waiting():
+        document = await imports.apply(database, import_id, actor=actor)
+    return _answered(response, document)
 
 
 @router.get(
     "/{import_id}/rows",
     summary="What the rows of an import do",
     response_model=ImportRows,
-    responses=responses(UnknownImport, InvalidRequest),
+    responses={
+        **responses(UnknownImport, InvalidRequest),
+        200: {
+            "content": {
+                CSV: {
+                    "schema": {"type": "string"},
+                    "example": "sku,amount,import_errors\r\nFR-R92B,x,amount must be a number in plain notation\r\n",
+                },
+                NDJSON: {
+                    "schema": {"type": "string"},
+                    "example": '{"sku":"FR-R92B","import_errors":"amount is required"}\n',
+                },
+            }
+        },
+    },
 )
 async def read_rows(
     import_id: Id,
     session: Reading,
-    database: DatabaseAccess,
+    database: Connections,
     cursors: CursorCodec,
     status: Annotated[RowStatus | None, Query(description="Only rows of this status")] = None,
     order: Annotated[
@@ -245,10 +259,10 @@ async def read_rows(
     kind = record["options"]["format"]
     return StreamingResponse(
         import_reports.error_file(database, record),
-        media_type=_CSV if kind == "csv" else _NDJSON,
+        media_type=CSV if kind == "csv" else NDJSON,
         headers={
-            "Content-Disposition": f'attachment; filename="{import_id}-errors.{kind}"',
-            "Cache-Control": "no-store",
+            CONTENT_DISPOSITION: f'attachment; filename="{import_id}-errors.{kind}"',
+            CACHE_CONTROL: "no-store",
         },
     )
 
@@ -262,6 +276,6 @@ async def read_import(import_id: Id, session: Reading, response: Response) -> Im
 @router.delete(
     "/{import_id}", summary="Cancel an import", responses=responses(UnknownImport, ImportNotOpen, InvalidRequest)
 )
-async def cancel_import(import_id: Id, database: DatabaseAccess) -> ImportRun:
+async def cancel_import(import_id: Id, database: Connections) -> ImportRun:
     """Give up a preview. It is `expired` then, as it would have become by itself in time."""
     return await imports.cancel(database, import_id)
