@@ -60,7 +60,7 @@ class Database:
         self.writer = _engine(settings, "writer")
         self.importer = _engine(settings, "importer")
         self._listener = create_async_engine(
-            settings.sqlalchemy_url, poolclass=NullPool, connect_args=_connect_args(settings, "reader")
+            settings.sqlalchemy_url, poolclass=NullPool, connect_args=_connect_args(settings, "follower")
         ).execution_options(isolation_level="AUTOCOMMIT")
         self._engines = {"reader": self.reader, "writer": self.writer, "importer": self.importer}
         self._statements = [
@@ -203,14 +203,14 @@ _UNAVAILABLE = (
 type _Pool = Literal["reader", "writer", "importer"]
 
 
-def _connect_args(settings: Settings, pool: _Pool) -> dict[str, Any]:
+def _connect_args(settings: Settings, pool: _Pool | Literal["follower"]) -> dict[str, Any]:
     statement_seconds = (
         settings.import_statement_timeout_seconds
         if pool == "importer"
         else settings.database_statement_timeout_milliseconds / 1000
     )
     server_settings = {
-        "application_name": APPLICATION_NAME,
+        "application_name": f"{APPLICATION_NAME}-follower" if pool == "follower" else APPLICATION_NAME,
         "statement_timeout": f"{statement_seconds * 1000:.0f}",
         "lock_timeout": str(settings.database_lock_timeout_milliseconds),
         "idle_in_transaction_session_timeout": str(settings.database_idle_transaction_timeout_milliseconds),
@@ -218,7 +218,7 @@ def _connect_args(settings: Settings, pool: _Pool) -> dict[str, Any]:
         # Statements are cached and short: compiling them to machine code costs more than it saves.
         "jit": "off",
     }
-    if pool == "reader":
+    if pool in ("reader", "follower"):
         server_settings["default_transaction_read_only"] = "on"
     if pool == "importer":
         # Sorting and joining a hundred thousand rows should not go by way of the disk.

@@ -69,6 +69,21 @@ def fresh_url(server: URL, worker_id: str) -> Iterator[URL]:
         yield url
 
 
+@pytest.fixture
+async def own_url(fresh_url: URL) -> URL:
+    """A migrated database for one test, as its owner."""
+    await migrate(make_settings(fresh_url, serving_role=postgres.SERVING_ROLE))
+    return fresh_url
+
+
+@pytest.fixture
+async def own_owner(own_url: URL) -> AsyncIterator[asyncpg.Connection]:
+    """A connection as the owner of :func:`own_url`."""
+    connection = await asyncpg.connect(postgres.text(own_url))
+    yield connection
+    await connection.close()
+
+
 @pytest.fixture(scope="session")
 def settings(owner_url: URL) -> Settings:
     """Settings of the application under test, which serves as the role without DDL rights."""

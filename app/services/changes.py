@@ -139,7 +139,7 @@ _later = aliased(Change, name="later")
 _FLOOR = select(
     Ledger.feed_floor,
     func.least(
-        Ledger.feed_floor + _FORGET_AT_ONCE,
+        Ledger.feed_floor + bindparam("most", type_=BigInteger),
         select(Change.seq)
         .where(Change.at < func.now() - func.make_interval(0, 0, 0, bindparam("days", type_=Integer)))
         .order_by(Change.at.desc(), Change.seq.desc())
@@ -162,7 +162,7 @@ async def forget(session: WriteSession, *, retention_days: int) -> bool:
 
     The feed ends to go back to them, and what nobody can ask for any more is deleted.
     """
-    floor, following = (await session.execute(_FLOOR, {"days": retention_days})).one()
+    floor, following = (await session.execute(_FLOOR, {"days": retention_days, "most": _FORGET_AT_ONCE})).one()
     if following is None or following <= floor:
         return False
     await session.execute(_FORGET, {"floor": floor, "next": following})

@@ -70,8 +70,8 @@ class Export:
     chunks: AsyncIterator[bytes]
 
 
-class _Book(NamedTuple):
-    """What all rows of an export have in common."""
+class Asked(NamedTuple):
+    """What an export is about: a book as known at a seq, and the instant of a list, if it is for one."""
 
     id: int
     key: str
@@ -84,7 +84,7 @@ class _Book(NamedTuple):
         return money.minor_units(self.currency)
 
 
-class _Priced(NamedTuple):
+class Priced(NamedTuple):
     """An item's document, and its price rows in force as the database holds them."""
 
     item: Mapping[str, Any]
@@ -166,13 +166,13 @@ async def begin(
         questions.check_known_seq(found.known_seq, found.head)
         questions.check_book(book, found.id, known_seq=found.known_seq, head=found.head)
         instant = await books.instant(session, book, at, pointer="query/at", known=Known(found.known_seq))
-        asked = _Book(found.id, book, found.currency, found.known_seq, instant)
-        first, after = await _read(session, asked, _FIRST)
+        asked = Asked(found.id, book, found.currency, found.known_seq, instant)
+        first, after = await read_batch(session, asked, _FIRST)
     return Export(asked.known_seq, _chunks(database, form, asked, first, after))
 
 
 async def _chunks(
-    database: Database, form: Format, asked: _Book, batch: list[_Priced], after: UUID | None
+    database: Database, form: Format, asked: Asked, batch: list[Priced], after: UUID | None
 ) -> AsyncIterator[bytes]:
     if form is Format.CSV:
         yield price_list.HEADER.encode()
@@ -183,10 +183,10 @@ async def _chunks(
         if after is None:
             return
         async with database.reading() as session:
-            batch, after = await _read(session, asked, after)
+            batch, after = await read_batch(session, asked, after)
 
 
-async def _read(session: ReadSession, asked: _Book, after: UUID) -> tuple[list[_Priced], UUID | None]:
+async def read_batch(session: ReadSession, asked: Asked, after: UUID) -> tuple[list[Priced], UUID | None]:
     """The next batch, and the last item looked at unless it was the last of all."""
     values = {"after": after, "known_seq": asked.known_seq, "book_id": asked.id, "at": asked.at}
     if asked.at is None:
@@ -204,23 +204,23 @@ async def _read(session: ReadSession, asked: _Book, after: UUID) -> tuple[list[_
     return list(_grouped(found)), last
 
 
-def _grouped(found: Iterable[Mapping[str, Any]]) -> Iterator[_Priced]:
+def _grouped(found: Iterable[Mapping[str, Any]]) -> Iterator[Priced]:
     """The rows of a batch by item, without items that did not exist yet."""
-    priced: _Priced | None = None
+    priced: Priced | None = None
     last: UUID | None = None
     for row in found:
         if row["page_id"] != last:
             last = row["page_id"]
             if priced is not None:
                 yield priced
-            priced = _Priced(msgspec.json.decode(row["document"]), []) if row["document"] is not None else None
+            priced = Priced(msgspec.json.decode(row["document"]), []) if row["document"] is not None else None
         if priced is not None and row["id"] is not None:
             priced.rows.append(row)
     if priced is not None:
         yield priced
 
 
-def _lines(form: Format, asked: _Book, batch: Iterable[_Priced]) -> Iterator[bytes]:
+def _lines(form: Format, asked: Asked, batch: Iterable[Priced]) -> Iterator[bytes]:
     if form is Format.SNAPSHOT:
         return (_snapshot_line(asked, priced) for priced in batch)
     line = price_list.csv_line if form is Format.CSV else price_list.ndjson_line
@@ -265,7 +265,7 @@ def _list_entry(item: Mapping[str, Any], row: Mapping[str, Any], digits: int) ->
     }
 
 
-def _snapshot_line(asked: _Book, priced: _Priced) -> bytes:
+def _snapshot_line(asked: Asked, priced: Priced) -> bytes:
     """The documents that the feed has, byte for byte: the fields of the schemas in their order.
 
     Built here, because by way of the schemas an export takes twice as long.
@@ -278,7 +278,7 @@ def _snapshot_line(asked: _Book, priced: _Priced) -> bytes:
     return msgspec.json.encode(document) + b"\n"
 
 
-def _row_document(asked: _Book, row: Mapping[str, Any]) -> dict[str, Any]:
+def _row_document(asked: Asked, row: Mapping[str, Any]) -> dict[str, Any]:
     values = {
         **row,
         **answers.terms(row, asked.digits),

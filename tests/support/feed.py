@@ -1,7 +1,7 @@
 """Consumers of the feed, over HTTP."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
@@ -41,7 +41,7 @@ async def events(
 ) -> AsyncIterator[AsyncIterator[JSON]]:
     """The events of a stream, parsed as a browser does; comments as ``{"comment": ...}``."""
 
-    async def parsed(answer: httpx2.Response) -> AsyncIterator[JSON]:
+    async def parsed(answer: httpx2.Response) -> AsyncGenerator[JSON]:
         fields: JSON = {}
         async for line in answer.aiter_lines():
             name, _, content = line.partition(":")
