@@ -25,7 +25,7 @@ _HEARTBEAT = b":\n\n"
 
 
 class Feed:
-    """Answers from the follower's memory where it can, and else from the database."""
+    """Answers those who wait from the follower's memory where it can, and else from the database."""
 
     def __init__(self, database: Database, follower: Follower, traffic: Traffic) -> None:
         self._database = database
@@ -39,9 +39,8 @@ class Feed:
         :raises UnknownSeq: if the seq is beyond the head.
         :raises FeedTruncated: if changes after the seq were forgotten.
         """
-        page = self._follower.page(question)
-        # The follower may not have heard of the newest ones yet.
-        return page if page is not None and page.next_after < page.head else await self._read(question)
+        # Not from memory: the follower may not have heard of the newest ones yet.
+        return await self._read(question)
 
     async def poll(
         self, question: Question, place: Place, *, seconds: float, hung_up: Callable[[], Coroutine[None, None, None]]

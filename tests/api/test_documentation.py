@@ -43,9 +43,7 @@ async def test_every_operation_is_described(app: FastAPI) -> None:
         ]
         assert problems, name
         assert "HTTPValidationError" not in str(operation), f"{name}: 422 is a problem document here"
-        bodies = [
-            response["content"] for status, response in operation["responses"].items() if status.startswith("2")
-        ]
+        bodies = [response["content"] for status, response in operation["responses"].items() if status.startswith("2")]
         assert bodies, name
         if "requestBody" in operation:
             bodies.append(operation["requestBody"]["content"])

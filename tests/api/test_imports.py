@@ -22,7 +22,9 @@ async def test_smoke(client: Client) -> None:
     a = await client.post(f"/v1/imports/{answer.json()['id']}:apply")
     print(a.text)
     print((await client.get("/v1/items/sku:A/price")).text)
-    answer = await client.post("/v1/imports?on_error=skip&missing=end&mode=apply", content="sku,amount\nA,20\nB,3", headers=CSV)
+    answer = await client.post(
+        "/v1/imports?on_error=skip&missing=end&mode=apply", content="sku,amount\nA,20\nB,3", headers=CSV
+    )
     print(answer.json())
     rows = await client.get(f"/v1/imports/{answer.json()['id']}/rows?order=change")
     print(rows.text)

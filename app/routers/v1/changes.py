@@ -19,8 +19,9 @@ from app.schemas.change import ChangePage
 
 EVENT_STREAM = "text/event-stream"
 _UNCACHED = {CACHE_CONTROL: "no-store"}
-# Tells nginx, and what took the header over from it, to pass on each event as it comes.
-_STREAMED = {**_UNCACHED, "X-Accel-Buffering": "no"}
+# nginx, and what took the header over from it, shall pass on each event as it comes. And when a stream ends, its
+# connection does: a drain would wait for the client to make up its mind.
+_STREAMED = {**_UNCACHED, "X-Accel-Buffering": "no", "Connection": "close"}
 
 
 class _FeedRoute(ExactJsonRoute):
