@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from pydantic import ValidationError
 
@@ -98,9 +99,16 @@ async def stage(database: Database, import_id: UUID, body: AsyncIterator[bytes],
 
 async def _copy(database: Database, batch: list[bytes]) -> None:
     async with database.importing() as session:
-        connection = await (await session.connection()).get_raw_connection()
-        driver: Any = connection.driver_connection
-        await driver.copy_to_table(STAGING.name, columns=_COLUMNS, source=io.BytesIO(b"".join(batch)))
+        connection = await session.connection()
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        try:
+            await driver.copy_to_table(STAGING.name, columns=_COLUMNS, source=io.BytesIO(b"".join(batch)))
+        except (asyncpg.InterfaceError, asyncpg.PostgresError, OSError) as error:
+            if not driver.is_closed():
+                raise
+            # The pool, which this went past, would give it to the next one.
+            await connection.invalidate()
+            raise ConnectionResetError("connection to the database was closed") from error
 
 
 class _Lines:

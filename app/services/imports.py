@@ -14,6 +14,7 @@ from sqlalchemy import RowMapping, delete, func, insert, select, update
 from app import import_columns, money
 from app.database import Database, ReadSession, WriteSession
 from app.errors import (
+    DatabaseUnavailable,
     FieldError,
     ImportConflict,
     ImportHasErrors,
@@ -186,6 +187,13 @@ async def _plan(database: Database, import_id: UUID, staged: import_staging.Stag
                 max_change_percent=money.parse(record["options"]["max_change_percent"]),
             ),
         )
+        if counts["rows"] != staged.rows:
+            # The staging table is unlogged: a crash of the database empties it, and an upload may go on past that.
+            raise DatabaseUnavailable(
+                "The database was restarted while the file was read, and forgot rows of it. Nothing was written; send "
+                "the file again.",
+                retry_after_seconds=2,
+            )
         values = {
             "state": ImportState.PREVIEWED,
             "base_seq": head.seq,
