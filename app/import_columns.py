@@ -90,7 +90,7 @@ def parse_mapping(entries: Iterable[str]) -> dict[str, list[Source]]:
     return result
 
 
-def match_header(header: Sequence[str], mapping: Mapping[str, list[Source]]) -> dict[str, list[_Reader]]:
+def match_header(header: Sequence[str], mapping: Mapping[str, list[Source]], line: int = 1) -> dict[str, list[_Reader]]:
     """For each field of a CSV file, the functions that read it from a record, in the order in which they are tried.
 
     With a mapping, only what it names is read. Without, columns bear the names of fields, in any case.
@@ -106,7 +106,7 @@ def match_header(header: Sequence[str], mapping: Mapping[str, list[Source]]) -> 
                 "unknown-column",
                 f"names the column {_quoted(unknown[0])}, which is not a field of a price list "
                 f"({', '.join(COLUMNS)}); map the columns that count, and the others are left out",
-                1,
+                line,
             )
         mapping = {name: [Source(name)] for name in names if name in COLUMNS}
 
@@ -117,25 +117,16 @@ def match_header(header: Sequence[str], mapping: Mapping[str, list[Source]]) -> 
                 "unknown-column" if not found else "duplicate-column",
                 f"has {'no' if not found else 'more than one'} column {_quoted(name)}; "
                 f"it names {', '.join(map(_quoted, names[:30]))}",
-                1,
+                line,
             )
         return found[0]
 
     readers = {target: [source.reader(index_of) for source in sources] for target, sources in mapping.items()}
-    require_columns(readers)
+    if "amount" not in readers:
+        raise FileError("missing-column", "names no column amount; map it if it has another name", line)
+    if not readers.keys() & {"sku", "gtin"}:
+        raise FileError("missing-column", "names no column sku or gtin; map it if it has another name", line)
     return readers
-
-
-def require_columns(targets: Iterable[str]) -> None:
-    """Refuse a file without the fields that every row needs.
-
-    :raises FileError: if it has no amount, or nothing that names items.
-    """
-    given = set(targets)
-    if "amount" not in given:
-        raise FileError("missing-column", "names no column amount; map it if it has another name", 1)
-    if not given & {"sku", "gtin"}:
-        raise FileError("missing-column", "names no column sku or gtin; map it if it has another name", 1)
 
 
 class _Absent(dict[str, Any]):

@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol
 MOST_RECORD_CHARACTERS = 1_048_576
 """A longer record is a file without line breaks, or a quote that nobody closed."""
 
+csv.field_size_limit(MOST_RECORD_CHARACTERS)
+
 CHARSETS = {
     "utf-8": "utf-8-sig",
     "us-ascii": "utf-8-sig",
@@ -23,7 +25,7 @@ CHARSETS = {
 """Encodings that are read, by the names that Content-Type gives them."""
 
 _DELIMITERS = ",;\t"
-_SEP_LINE = re.compile(r'"?sep=(.)"?')
+_SEP_LINE = re.compile(r'"?sep=([^"\s]|\t)"?')
 _SIGNATURES = {
     b"PK\x03\x04": "a spreadsheet or ZIP archive",
     b"\xd0\xcf\x11\xe0": "an Excel workbook",
@@ -31,6 +33,7 @@ _SIGNATURES = {
     b"%PDF": "a PDF document",
     b"(\xb5/\xfd": "compressed with zstd",
 }
+_SIGNATURE_BYTES = max(map(len, _SIGNATURES))
 
 
 class FileError(ValueError):
@@ -77,22 +80,35 @@ class Text:
         self._decoder = codecs.getincrementaldecoder(CHARSETS[charset])()
         self._line = 1
         self._begun = False
+        self._start = b""
 
-    def feed(self, data: bytes, *, final: bool = False) -> str:
-        """The text of these bytes.
+    def feed(self, data: bytes, *, final: bool = False) -> Iterator[str]:
+        """The text of these bytes, as far as it goes: what is wrong before their end is found first.
 
         :raises FileError: if they are not text in that encoding.
         """
-        if data and not self._begun:
+        if not self._begun:
+            data = self._start = self._start + data
+            if len(data) < _SIGNATURE_BYTES and not final:
+                return
             self._begun = True
             self._check_signature(data)
         try:
             text = self._decoder.decode(data, final)
         except UnicodeDecodeError as error:
-            line = self._line + error.object[: error.start].count(b"\n")
-            raise FileError("wrong-encoding", self._wrong_encoding(), line) from None
+            text = self._before(error)
+            self._line += text.count("\n")
+            yield text
+            raise FileError("wrong-encoding", self._wrong_encoding(), self._line) from None
         self._line += text.count("\n")
-        return text
+        yield text
+
+    def _before(self, error: UnicodeDecodeError) -> str:
+        self._decoder.setstate((b"", self._decoder.getstate()[1]))
+        try:
+            return self._decoder.decode(error.object[: error.start])
+        except UnicodeDecodeError:  # UTF-16 that does not say which byte comes first.
+            return ""
 
     def _check_signature(self, data: bytes) -> None:
         for signature, what in _SIGNATURES.items():
@@ -119,49 +135,73 @@ class CsvRecords:
         self.delimiter: str | None = None
         self._rest = ""
         self._lines: list[str] = []
+        self._size = 0
+        self._enough = 0
         self._line = 1
 
     def feed(self, text: str) -> Iterator[Record[list[str]]]:
         """See :class:`Records`."""
         *lines, self._rest = (self._rest + text).split("\n")
-        if lines:
-            self._lines.extend(f"{line}\n" for line in lines)
+        self._lines.extend(f"{line}\n" for line in lines)
+        self._size += sum(map(len, lines)) + len(lines)
+        # A record of many lines is looked at again when it has doubled, not with each of them.
+        too_much = self._size + len(self._rest) > MOST_RECORD_CHARACTERS
+        if lines and (self._size >= self._enough or too_much):
             yield from self._parse()
-        if len(self._rest) + sum(map(len, self._lines)) > MOST_RECORD_CHARACTERS:
+        if too_much:
+            self._check_length(self._size + len(self._rest), self._line)
+
+    @staticmethod
+    def _check_length(size: int, line: int) -> None:
+        if size > MOST_RECORD_CHARACTERS:
             raise FileError(
                 "record-too-long",
                 f"is longer than {MOST_RECORD_CHARACTERS} characters: a line break or a closing quote is missing",
-                self._line,
+                line,
             )
 
     def finish(self) -> Iterator[Record[list[str]]]:
         """See :class:`Records`."""
-        if self._rest:
-            self._lines.append(self._rest)
-            self._rest = ""
-            yield from self._parse()
+        self._lines.append(self._rest)
+        self._rest = ""
+        yield from self._parse()
         if self._lines:
-            raise FileError("truncated", "begins with a quote that is never closed; is the file whole?", self._line)
+            raise FileError("truncated", "begins with a quote that is never closed: the file is not whole", self._line)
 
     def _parse(self) -> Iterator[Record[list[str]]]:
         if self.delimiter is None:
             self._find_delimiter()
-        assert self.delimiter is not None  # noqa: S101 - it was just found
+        if self.delimiter is None:
+            return
         lines, done = self._lines, 0
         reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
         try:
             for cells in reader:
-                line, done = self._line + done, reader.line_num
+                begun, done = done, reader.line_num
+                line = self._line + begun
+                self._check_length(sum(map(len, lines[begun:done])), line)
                 if any(cells):  # Spreadsheets leave empty lines behind.
                     yield Record(line, cells)
         except csv.Error as error:
+            fault = str(error)
+            if "field limit" in fault:
+                self._check_length(sum(map(len, lines[done:])), self._line + done)
+            if "new-line character" in fault:
+                fault = "it has a carriage return in the middle; save it with the line ends of Windows or Unix"
             # Inside of quotes, the rest of the record is still to come.
-            if "unexpected end of data" not in str(error):
-                raise FileError("not-csv", f"is not CSV: {error}", self._line + done) from None
+            if "unexpected end of data" not in fault:
+                raise FileError("not-csv", f"is not CSV: {fault}", self._line + done) from None
         self._lines = lines[done:]
         self._line += done
+        self._size = sum(map(len, self._lines))
+        self._enough = 2 * self._size
 
     def _find_delimiter(self) -> None:
+        while self._lines and not self._lines[0].strip():
+            del self._lines[0]
+            self._line += 1
+        if not self._lines:
+            return
         first = self._lines[0].rstrip("\r\n")
         if named := _SEP_LINE.fullmatch(first):
             self.delimiter = named[1]
@@ -183,10 +223,14 @@ class JsonRecords:
         """See :class:`Records`."""
         *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
+            self._check_length(line)
             if line.strip():
                 yield Record(self._line, line.strip())
             self._line += 1
-        if len(self._rest) > MOST_RECORD_CHARACTERS:
+        self._check_length(self._rest)
+
+    def _check_length(self, line: str) -> None:
+        if len(line) > MOST_RECORD_CHARACTERS:
             raise FileError(
                 "record-too-long",
                 f"is longer than {MOST_RECORD_CHARACTERS} characters; NDJSON has one object on each line",

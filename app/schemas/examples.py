@@ -236,6 +236,7 @@ IMPORT: dict[str, Any] = {
     "state": "previewed",
     "options": {
         "format": "csv",
+        "charset": "utf-8",
         "on_error": "abort",
         "missing": "ignore",
         "create": True,

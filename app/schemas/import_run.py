@@ -113,6 +113,7 @@ class ImportOptions(Output):
     """How the file was to be read and what to do with it."""
 
     format: Literal["csv", "ndjson"]
+    charset: str = Field(description="As Content-Type named it; utf-8 if it did not")
     on_error: Literal["abort", "skip"]
     missing: Literal["ignore", "end"]
     create: bool

@@ -61,7 +61,9 @@ moved AS MATERIALIZED (
             AND p.valid_from > :planned_at AND p.valid_from <= :effective_at
     )
     INTERSECT
-    SELECT r.item_id FROM import_rows AS r WHERE r.import_id = :import_id AND r.status <> 'error'
+    -- What the file does not name, and the import leaves alone, may move.
+    SELECT r.item_id FROM import_rows AS r
+    WHERE r.import_id = :import_id AND r.status <> 'error' AND (r.line IS NOT NULL OR r.price_offset IS NOT NULL)
     LIMIT :most
 ),
 unseen AS MATERIALIZED (

@@ -142,10 +142,11 @@ named AS (
 compared AS (
     SELECT *,
         count(*) OVER same AS twins, min(line) OVER same AS first_line,
-        min(subject) OVER (PARTITION BY gtin) AS gtin_first, max(subject) OVER (PARTITION BY gtin) AS gtin_last,
+        min(subject) OVER claim AS gtin_first, max(subject) OVER claim AS gtin_last,
         first_value(item) OVER (PARTITION BY subject ORDER BY (item ->> 'name') IS NULL, number) AS new_item
     FROM named
-    WINDOW same AS (PARTITION BY subject, units, starts, ends, errors IS NULL)
+    WINDOW same AS (PARTITION BY subject, units, starts, ends, errors IS NULL),
+        claim AS (PARTITION BY gtin, subject_id IS NULL AND errors IS NULL)
 ),
 checked AS MATERIALIZED (
     SELECT number, line, sku, gtin, subject, subject_id, new_item, amount, per, units, tax_rate, tax, tax_stated,

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 from pydantic import ValidationError
 
@@ -80,24 +81,34 @@ async def stage(database: Database, import_id: UUID, body: AsyncIterator[bytes],
     async for chunk in body:
         staged.digest.update(chunk)
         staged.bytes += len(chunk)
-        for line in lines.feed(text.feed(chunk)):
-            batch.append(line)
-            size += len(line)
-            if len(batch) % _AT_ONCE == 0:
-                await asyncio.sleep(0)
+        for part in text.feed(chunk):
+            for line in lines.feed(part):
+                batch.append(line)
+                size += len(line)
+                if len(batch) % _AT_ONCE == 0:
+                    await asyncio.sleep(0)
         if size > _BATCH_BYTES:
             await _copy(database, batch)
             batch, size = [], 0
-    batch.extend(lines.finish(text.feed(b"", final=True)))
+    for part in text.feed(b"", final=True):
+        batch.extend(lines.feed(part))
+    batch.extend(lines.finish())
     await _copy(database, batch)
     return staged
 
 
 async def _copy(database: Database, batch: list[bytes]) -> None:
     async with database.importing() as session:
-        connection = await (await session.connection()).get_raw_connection()
-        driver: Any = connection.driver_connection
-        await driver.copy_to_table(STAGING.name, columns=_COLUMNS, source=io.BytesIO(b"".join(batch)))
+        connection = await session.connection()
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        try:
+            await driver.copy_to_table(STAGING.name, columns=_COLUMNS, source=io.BytesIO(b"".join(batch)))
+        except (asyncpg.InterfaceError, asyncpg.PostgresError, OSError) as error:
+            if not driver.is_closed():
+                raise
+            # The pool, which this went past, would give it to the next one.
+            await connection.invalidate()
+            raise ConnectionResetError("connection to the database was closed") from error
 
 
 class _Lines:
@@ -116,8 +127,7 @@ class _Lines:
         for record in self._records.feed(text):
             yield from self._line(record)
 
-    def finish(self, text: str) -> Iterator[bytes]:
-        yield from self.feed(text)
+    def finish(self) -> Iterator[bytes]:
         for record in self._records.finish():
             yield from self._line(record)
         if self._staged.rows == 0:
@@ -125,7 +135,7 @@ class _Lines:
 
     def _line(self, record: Record[Any]) -> Iterator[bytes]:
         if self._read is None:
-            self._read = self._read_csv(record.content)
+            self._read = self._read_csv(record)
             return
         self._staged.rows += 1
         if self._staged.rows > self._how.most_rows:
@@ -140,23 +150,27 @@ class _Lines:
         except _RowFault as fault:
             fields = {"errors": fault.errors}
             cells = fault.cells or cells
+            # Whatever is wrong with it, it names its item, whose price must not look like one that is missing.
+            values = values or fault.values
             fields |= {key: values[key] for key in ("sku", "gtin") if isinstance(values.get(key), str)}
         yield self._encode(record.line, fields, cells)
 
-    def _read_csv(self, header: list[str]) -> _Reading:
+    def _read_csv(self, record: Record[list[str]]) -> _Reading:
+        header = record.content
         self._staged.header = header
         assert isinstance(self._records, CsvRecords)  # noqa: S101 - only they have a header
         self._staged.delimiter = self._records.delimiter
-        readers = import_columns.match_header(header, self._how.mapping)
+        readers = import_columns.match_header(header, self._how.mapping, record.line)
         width = len(header)
 
         def read(cells: list[str]) -> tuple[dict[str, Any], str]:
             kept = msgspec.json.encode(cells).decode()
+            plain = [price_list.unguard(cell) if cell else None for cell in cells]
+            values = import_columns.read(readers, plain + [None] * (width - len(cells)))
             if len(cells) != width:
-                raise _RowFault(
-                    [_error(None, None, "wrong-width", f"has {len(cells)} cells, but the header has {width}")], kept
-                )
-            return import_columns.read(readers, [price_list.unguard(cell) if cell else None for cell in cells]), kept
+                message = f"has {len(cells)} cells, but the header has {width}"
+                raise _RowFault([_error(None, None, "wrong-width", message)], kept, values)
+            return values, kept
 
         return read
 
@@ -170,7 +184,7 @@ class _Lines:
         try:
             readers = import_columns.match_keys(document, self._how.mapping)
         except MappingError as error:
-            raise _RowFault([_error(None, None, "extra-forbidden", str(error))], line) from None
+            raise _RowFault([_error(None, None, "extra-forbidden", str(error))], line, document) from None
         return import_columns.read(readers, document), line
 
     def _fields(self, values: dict[str, Any]) -> dict[str, Any]:
@@ -249,15 +263,21 @@ _SWAPPED = str.maketrans({",": ".", ".": " "})
 class _RowFault(Exception):
     """A row that cannot be read."""
 
-    def __init__(self, errors: list[dict[str, Any]], cells: str = "") -> None:
+    def __init__(self, errors: list[dict[str, Any]], cells: str = "", values: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.errors = errors
         self.cells = cells
+        self.values = values or {}
 
 
 def _error(column: str | None, value: object, code: str, message: str) -> dict[str, Any]:
-    shown = None if value is None else str(value)[:_MOST_ECHOED]
-    return {"column": column, "value": shown, "code": code, "message": message}
+    shown = None if value is None else _storable(str(value)[:_MOST_ECHOED])
+    return {"column": column, "value": shown, "code": code, "message": _storable(message)}
+
+
+def _storable(text: str) -> str:
+    """Without NUL and halves of surrogate pairs, which the database does not take."""
+    return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
 def _from_pydantic(fault: Any, values: dict[str, Any]) -> dict[str, Any]:
@@ -279,5 +299,5 @@ def _copied(value: Any) -> str:
     if isinstance(value, bool):
         return "t" if value else "f"
     if isinstance(value, dict | list):
-        return _copied(msgspec.json.encode(value).decode().replace("\\u0000", ""))
+        return _copied(msgspec.json.encode(value).decode())
     return str(value)

@@ -14,6 +14,7 @@ from sqlalchemy import RowMapping, delete, func, insert, select, update
 from app import import_columns, money
 from app.database import Database, ReadSession, WriteSession
 from app.errors import (
+    DatabaseUnavailable,
     FieldError,
     ImportConflict,
     ImportHasErrors,
@@ -70,7 +71,7 @@ class Upload:
     @property
     def options(self) -> dict[str, Any]:
         """As they are kept and answered."""
-        names = ("format", "on_error", "missing", "create", "decimal", "mapping")
+        names = ("format", "charset", "on_error", "missing", "create", "decimal", "mapping")
         chosen = asdict(self)
         return {name: chosen[name] for name in names} | {"max_change_percent": money.plain(self.max_change_percent)}
 
@@ -186,6 +187,13 @@ async def _plan(database: Database, import_id: UUID, staged: import_staging.Stag
                 max_change_percent=money.parse(record["options"]["max_change_percent"]),
             ),
         )
+        if counts["rows"] != staged.rows:
+            # The staging table is unlogged: a crash of the database empties it, and an upload may go on past that.
+            raise DatabaseUnavailable(
+                "The database was restarted while the file was read, and forgot rows of it. Nothing was written; send "
+                "the file again.",
+                retry_after_seconds=2,
+            )
         values = {
             "state": ImportState.PREVIEWED,
             "base_seq": head.seq,
@@ -215,7 +223,10 @@ async def _same(session: WriteSession, record: RowMapping, sha256: str) -> RowMa
         _LOCK.where(ImportRecord.file_sha256 == sha256, ImportRecord.book_id == record["book_id"])
         .where(ImportRecord.effective_at.is_not_distinct_from(record["effective_at"]))
         .where(ImportRecord.options == record["options"])
-        .where(ImportRecord.state.in_((ImportState.PREVIEWED, ImportState.APPLIED)))
+        .where(
+            (ImportRecord.state == ImportState.APPLIED)
+            | ((ImportRecord.state == ImportState.PREVIEWED) & (ImportRecord.expires_at > func.now()))
+        )
         .order_by(ImportRecord.created_at.desc())
         .limit(1)
     )
@@ -248,6 +259,8 @@ async def apply(database: Database, import_id: UUID, *, actor: str) -> schemas.I
                 return _document(record)
             if record["state"] != ImportState.PREVIEWED:
                 raise _not_open(record)
+            if record["expires_at"] < await session.scalar(select(func.now())):
+                raise _not_open(record, ImportState.EXPIRED)
             if record["counts"]["error"] and record["options"]["on_error"] == "abort":
                 raise await _has_errors(session, record)
             plan, effective_at = _plan_of(record), record["effective_at"]
@@ -382,8 +395,10 @@ def _unknown(import_id: UUID) -> UnknownImport:
     return UnknownImport(f"There is no import {import_id}.")
 
 
-def _not_open(record: RowMapping) -> ImportNotOpen:
-    return ImportNotOpen(f"Import {record['id']} is {record['state']}. {_NEXT_STEPS[record['state']]}")
+def _not_open(record: RowMapping, state: ImportState | None = None) -> ImportNotOpen:
+    """:param state: what it will be as soon as housekeeping comes by."""
+    state = state or ImportState(record["state"])
+    return ImportNotOpen(f"Import {record['id']} is {state}. {_NEXT_STEPS[state]}")
 
 
 _NEXT_STEPS = {

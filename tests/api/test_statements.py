@@ -20,7 +20,7 @@ def statements(app: FastAPI) -> Iterator[list[str]]:
     def record(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         seen.append(statement)
 
-    engines = [database.reader.sync_engine, database.writer.sync_engine]
+    engines = [database.reader.sync_engine, database.writer.sync_engine, database.importer.sync_engine]
     for engine in engines:
         event.listen(engine, "before_cursor_execute", record)
     try:

@@ -62,7 +62,7 @@ class Writer:
         kind = self._chance.choice(["item", "record", "record", "record", "correct", "void", "rename", "archive"])
         terms = {"amount": f"{self.written}.5", "valid_from": "2026-01-01", "book": self._chance.choice(BOOKS)}
         if kind == "item" or not self._items:
-            answer = client.post("/v1/items", json={"name": "'t Größe\u2028\"Ω\"", "attributes": {"n": self.written}})
+            answer = client.post("/v1/items", json={"name": '\'t Größe\u2028"Ω"', "attributes": {"n": self.written}})
             assert answer.status_code == 201, answer.text
             self._items.append(answer.json()["id"])
         elif kind == "record" or not self._rows:

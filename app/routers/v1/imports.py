@@ -3,15 +3,18 @@
 import base64
 import binascii
 import re
+from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
+from starlette.exceptions import HTTPException
 
 from app.dependencies import Actor, BookQuery, Connections, CursorCodec, ImportLimits, Reading, RequestPlace
 from app.errors import (
+    ContentTooLarge,
     FieldError,
     ImportConflict,
     ImportHasErrors,
@@ -165,11 +168,21 @@ async def create_import(
         mapping=mapping,
     )
     with place.waiting():
-        outcome = await imports.upload(database, request.stream(), file, digest=digest, limits=limits, actor=actor)
+        outcome = await imports.upload(database, _body(request), file, digest=digest, limits=limits, actor=actor)
     response.headers[LOCATION] = f"{request.url.path}/{outcome.document.id}"
     if not outcome.is_new:
         response.status_code = status.HTTP_200_OK
     return _answered(response, outcome.document)
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in request.stream():
+            yield chunk
+    except HTTPException as error:
+        if error.status_code != status.HTTP_413_CONTENT_TOO_LARGE:
+            raise
+        raise ContentTooLarge("The file is larger than this service accepts (MAX_IMPORT_BYTES).") from None
 
 
 def _answered(response: Response, document: ImportRun) -> ImportRun:
