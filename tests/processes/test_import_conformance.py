@@ -21,6 +21,7 @@ from tests.support.processes import SECRET, run, running
 
 Line = dict[str, str]
 
+CLIENT = httpx2.Client(timeout=60)
 SINCE_EVER = "2020-01-01"
 DAY = timedelta(days=1)
 NO_PRICE = "no-price"
@@ -60,7 +61,7 @@ def look_up(api: str, book: str, questions: list[tuple[str, str, str]]) -> list[
             part = asked[start : start + 1000]
             lines = [{"item": f"sku:{sku}", "quantity": quantity} for _, sku, quantity in part]
             body = {"book": book, "at": at, "lines": lines}
-            answer = httpx2.post(f"{api}/v1/prices:lookup", json=body, timeout=60)
+            answer = CLIENT.post(f"{api}/v1/prices:lookup", json=body)
             assert answer.status_code == 200, answer.text
             answers |= zip(part, answer.json()["prices"], strict=True)
     return [answers[question] for question in questions]
@@ -72,7 +73,7 @@ def is_exactly(found: str, given: str) -> bool:
 
 
 def create_book(api: str, key: str, **fields: str) -> None:
-    assert httpx2.post(f"{api}/v1/books", json={"key": key, "name": key, **fields}).status_code == 201
+    assert CLIENT.post(f"{api}/v1/books", json={"key": key, "name": key, **fields}).status_code == 201
 
 
 def test_published_prices_of_models(api: str, tmp_path: Path, record_property: Callable[[str, object], None]) -> None:
@@ -97,7 +98,7 @@ def test_published_prices_of_models(api: str, tmp_path: Path, record_property: C
     too_long = [row for row in rows if len(row["price"].partition(".")[2]) > DECIMAL_DIGITS]
     counts = {**NO_ROWS, "rows": 3145, "create": 3138, "error": 7}
     assert (len(too_long), document["counts"]) == (7, counts)
-    report = httpx2.get(f"{api}/v1/imports/{document['id']}/rows", params={"status": "error"}).json()["rows"]
+    report = CLIENT.get(f"{api}/v1/imports/{document['id']}/rows", params={"status": "error"}).json()["rows"]
     faults = [error for row in report for error in row["errors"]]
     assert [(fault["column"], fault["code"]) for fault in faults] == [("amount", "too-many-digits")] * 7
     assert [fault["value"] for fault in faults] == [row["price"] for row in too_long]
@@ -138,7 +139,7 @@ def test_products_and_their_history(api: str, tmp_path: Path, record_property: C
     listed: list[dict[str, Any]] = []
     query: dict[str, Any] = {"limit": 1000}
     while query.get("cursor", "") is not None:
-        page = httpx2.get(f"{api}/v1/items", params=query).json()
+        page = CLIENT.get(f"{api}/v1/items", params=query).json()
         listed += page["items"]
         query["cursor"] = page["next"]
     assert sorted((item["sku"], item["name"], item["description"]) for item in listed) == sorted(
