@@ -107,7 +107,8 @@ async def test_a_connection_that_is_cut(service: Service, owner: asyncpg.Connect
         while (run := newest(service))["state"] == "staged":
             assert time.monotonic() < deadline, "the end is not noticed"
             await asyncio.sleep(0.02)
-        assert (run["state"], run["failure"]) == ("failed", "The upload was cut off.")
+        assert run["state"] == "failed"
+        assert run["failure"].startswith("The upload was cut off")
         assert await remains(owner) == []
         refused = httpx2.post(f"{service.api}/v1/imports/{run['id']}:apply")
         assert refused.json()["type"] == "/problems/import-not-open"
