@@ -437,7 +437,7 @@ def test_prices_that_move_before_the_answer_are_a_conflict(desk: Desk, as_json: 
         (
             b'sku,name,amount\nX,"X,1\nY,Y,2\n',
             [],
-            "line 2 begins with a quote that is never closed; is the file whole?",
+            "line 2 begins with a quote that is never closed: the file is not whole",
         ),
         (b"Art,name,amount\nX,X,1\n", [], "\nHere: --map FIELD:COLUMN, once for each field that counts."),
         (
