@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from pydantic import SecretStr
@@ -162,6 +162,67 @@ def quote(
             raise typer.Exit(3)
     except quote_report.QuoteError as error:
         _fail(str(error))
+
+
+@cli.command("import")
+def import_(
+    file: Annotated[str, typer.Argument(help="A price list, CSV or NDJSON; - is standard input")],
+    book: Annotated[str | None, typer.Option(help="Book that it is for")] = None,
+    effective_at: Annotated[str | None, typer.Option(help="When its prices begin, unless a row says otherwise")] = None,
+    on_error: Annotated[
+        Literal["abort", "skip"] | None, typer.Option(help="Rows with errors stop all or stay out")
+    ] = None,
+    missing: Annotated[
+        Literal["ignore", "end"] | None, typer.Option(help="Items that it does not name stay, or stop being for sale")
+    ] = None,
+    create: Annotated[bool | None, typer.Option(help="Whether unknown items are created, or are errors")] = None,
+    max_change_percent: Annotated[str | None, typer.Option(help="A greater change is an error; 50 by default")] = None,
+    decimal: Annotated[Literal[".", ","] | None, typer.Option(help="Sign before the decimals in CSV")] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="FIELD:COLUMN", help="Where a field comes from, such as amount:Price; repeat it"),
+    ] = None,
+    encoding: Annotated[
+        Literal["utf-8", "windows-1252", "iso-8859-1", "utf-16"] | None, typer.Option(help="utf-8 by default")
+    ] = None,
+    form: Annotated[Literal["csv", "ndjson"] | None, typer.Option("--format", help="Default: by the suffix")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Ask, and write it")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    errors: Annotated[Path | None, typer.Option(help="Write rows with errors here, to correct them")] = None,
+    top: Annotated[int, typer.Option(min=0, max=1000, help="Most changes and errors to show")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the import as the service answers it")] = False,
+    url: Annotated[str, typer.Option(envvar="PRICEBOOK_URL", help="Address of the service")] = "http://127.0.0.1:8000",
+) -> None:
+    """Send a price list to a running service and show what it changes, the greatest changes first; --apply writes it.
+
+    Exit codes: 0 done, 1 it could not be done, 3 rows have errors or prices moved meanwhile, 4 you said no.
+    """
+    from app import client, import_command, import_upload
+
+    order = import_upload.Order(
+        file=file,
+        url=url,
+        book=book,
+        effective_at=effective_at,
+        on_error=on_error,
+        missing=missing,
+        create=create,
+        max_change_percent=max_change_percent,
+        decimal=decimal,
+        mapping=mapping or [],
+        encoding=encoding,
+        format=form,
+        apply=apply,
+        yes=yes,
+        errors_file=errors,
+        top=top,
+        as_json=as_json,
+    )
+    try:
+        code = import_command.run(order)
+    except (import_upload.FailedImport, client.ServiceError) as error:
+        _fail(str(error))
+    raise typer.Exit(code)
 
 
 @cli.command()

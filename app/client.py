@@ -34,18 +34,19 @@ class ProblemAnswer(ServiceError):
         return str(self.document["type"]).removeprefix("/problems/")
 
 
-def faults(problem: Mapping[str, Any], place: Callable[[str], str] = str) -> Iterator[str]:
+def faults(problem: Mapping[str, Any], place: Callable[[str], str] = str, most: int = _MOST_FAULTS) -> Iterator[str]:
     """What a problem document complains of: a line for each fault, or its detail where it names none.
 
     :param place: what a fault's pointer is called here.
+    :param most: so many faults are named.
     """
     found = problem["errors"]
     if not found:
         yield str(problem["detail"])
-    for fault in found[:_MOST_FAULTS]:
+    for fault in found[:most]:
         yield f"{place(fault['pointer'])} {fault['message']}"
-    if len(found) > _MOST_FAULTS:
-        yield f"and {len(found) - _MOST_FAULTS} more"
+    if len(found) > most:
+        yield f"and {len(found) - most} more"
 
 
 class Service:

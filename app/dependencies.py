@@ -11,7 +11,7 @@ from app.feed import Feed
 from app.models import ItemKey
 from app.pagination import Cursors
 from app.schemas.base import BookKey, Moment, Quantity
-from app.services.imports import Limits
+from app.services.import_uploads import Limits
 from app.traffic import Place
 
 ANONYMOUS = "anonymous"

@@ -25,7 +25,7 @@ from app.routers import items as plain_items
 from app.routers import problem_types
 from app.routers.operations import create_operations_app
 from app.routers.v1 import books, changes, exports, imports, items, prices, quotes
-from app.services.imports import Limits
+from app.services.import_uploads import Limits
 from app.settings import Settings
 from app.traffic import Traffic
 

@@ -41,3 +41,8 @@ def table(*headings: str, words: Collection[str] = (), texts: Collection[str] = 
         else:
             result.add_column(heading, justify="left" if heading in texts else "right", no_wrap=True)
     return result
+
+
+def plain(text: str) -> str:
+    """Text on one line: what would not be seen, or would steer the terminal, as an escape."""
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)

@@ -22,7 +22,11 @@ CLEAR = """
     SET session_replication_role = replica;  -- keeps the triggers quiet that guard the history
     DELETE FROM import_rows; DELETE FROM import_staging; DELETE FROM imports;
     DELETE FROM price_retirements; DELETE FROM price_rows; DELETE FROM items; DELETE FROM changes WHERE seq > 1;
-    DELETE FROM books WHERE key <> 'default'; UPDATE ledger SET seq = 1, feed_floor = 0;
+    DELETE FROM books WHERE key <> 'default';
+    UPDATE books SET (name, currency, time_zone, tax_included, rounding, version, updated_at) = (
+        'Default', 'EUR', 'UTC', false, '{"mode": "half_up", "level": "group", "cash_increment": null}', 1, created_at
+    ) WHERE version > 1;
+    UPDATE ledger SET seq = 1, feed_floor = 0;
     SET session_replication_role = DEFAULT; NOTIFY pricebook_changes;
 """
 

@@ -43,22 +43,22 @@ SELECT EXISTS (
 # Set operations, because they take the same short time whatever the planner believes of tables that just grew.
 _MOVED = statement(
     """
-WITH changed AS MATERIALIZED (
+WITH repriced AS MATERIALIZED (
     SELECT c.item_id FROM changes AS c
     WHERE c.seq > :base_seq AND c.seq < :before_seq AND c.book_id = :book_id AND c.item_id IS NOT NULL
+    UNION
+    -- Scheduled before, and begun since.
+    SELECT p.item_id FROM price_rows AS p
+    WHERE p.book_id = :book_id AND p.seq <= :base_seq AND p.valid_from > :planned_at AND p.valid_from <= :effective_at
 ),
 moved AS MATERIALIZED (
     (
-        SELECT item_id FROM changed
+        SELECT item_id FROM repriced
         UNION
         SELECT c.item_id FROM changes AS c
         WHERE c.seq > :base_seq AND c.seq < :before_seq AND c.price_id IS NULL AND c.item_id IS NOT NULL
             AND (c.before ->> 'sku', c.before ->> 'gtin', c.before ->> 'archived_at')
                 IS DISTINCT FROM (c.after ->> 'sku', c.after ->> 'gtin', c.after ->> 'archived_at')
-        UNION
-        SELECT p.item_id FROM price_rows AS p
-        WHERE p.book_id = :book_id AND p.seq <= :base_seq
-            AND p.valid_from > :planned_at AND p.valid_from <= :effective_at
     )
     INTERSECT
     -- What the file does not name, and the import leaves alone, may move.
@@ -67,7 +67,7 @@ moved AS MATERIALIZED (
     LIMIT :most
 ),
 unseen AS MATERIALIZED (
-    SELECT item_id FROM changed WHERE :end_missing
+    SELECT item_id FROM repriced WHERE :end_missing
     EXCEPT
     SELECT r.item_id FROM import_rows AS r WHERE r.import_id = :import_id
     LIMIT :most

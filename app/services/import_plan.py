@@ -94,7 +94,7 @@ _BEFORE_PRICES = ",\n".join(
 _WITH_PRICES = ",\n".join(
     (
         _error(
-            "old_tax IS NOT NULL AND NOT tax_stated AND (amount, per) IS DISTINCT FROM (old_amount, old_per)",
+            "tax IS NOT NULL AND NOT tax_stated AND (amount, per) IS DISTINCT FROM (old_amount, old_per)",
             column="'tax'",
             value="NULL",
             code="tax-missing",
@@ -161,7 +161,7 @@ stood AS (
         old.tax AS old_tax, old.tax_included AS old_tax_included, old.valid_from AS old_starts, old.same,
         coalesce(c.per, old.per, 1) AS per,
         CASE WHEN c.tax_stated THEN c.tax_rate ELSE old.tax_rate END AS tax_rate,
-        CASE WHEN c.tax_stated THEN c.tax ELSE old.tax END AS tax,
+        CASE WHEN c.tax_stated THEN c.tax WHEN c.amount IS NOT NULL THEN old.tax END AS tax,
         coalesce(c.tax_included, old.tax_included, :tax_included) AS tax_included,
         lag(c.starts) OVER (PARTITION BY c.subject, c.units, c.ends IS NULL, c.errors IS NULL ORDER BY c.starts)
             AS before

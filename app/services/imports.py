@@ -1,247 +1,38 @@
-"""Imports: a price list comes as a file, is compared with the ledger, and is applied at one instant or not at all."""
+"""Imports: price lists that were compared with the ledger are applied at one instant or not at all."""
 
-import asyncio
-from collections.abc import AsyncIterator
-from dataclasses import asdict, dataclass, replace
-from datetime import date, datetime, timedelta
-from decimal import Decimal
-from typing import Any, Literal
+from datetime import timedelta
+from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import RowMapping, delete, func, insert, select, update
+from sqlalchemy import RowMapping, Uuid, bindparam, delete, exists, func, select, update
 
-from app import import_columns, money
 from app.database import Database, ReadSession, WriteSession
-from app.errors import (
-    DatabaseUnavailable,
-    FieldError,
-    ImportConflict,
-    ImportHasErrors,
-    ImportNotOpen,
-    InvalidRequest,
-    ProblemError,
-    UnknownImport,
-    UnreadableFile,
-)
-from app.import_columns import MappingError
-from app.import_files import FileError
+from app.errors import FieldError, ImportConflict, ImportHasErrors, ImportNotOpen, UnknownImport
 from app.models import STAGING, Book, ImportRecord, PlannedRow
-from app.observability.metrics import IMPORT_ROWS, IMPORT_SECONDS, IMPORTS, ImportResult, ImportStep
+from app.observability.metrics import IMPORT_SECONDS, IMPORTS, ImportResult, ImportStep
 from app.pagination import Cursors
 from app.schemas import import_run as schemas
 from app.schemas.import_run import ImportState, RowStatus
-from app.services import books, import_apply, import_plan, import_staging, ledger
+from app.services import import_apply, import_plan
 from app.services.import_apply import Plan
 
 logger = structlog.get_logger(__name__)
 
-_BOOK = select(Book.id, Book.time_zone, Book.tax_included)
 _SELECT = select(*ImportRecord.__table__.c, Book.key.label("book"), Book.currency, Book.tax_included).join(
     Book, Book.id == ImportRecord.book_id
 )
-_LOCK = _SELECT.with_for_update(of=ImportRecord)
+LOCK = _SELECT.with_for_update(of=ImportRecord)
+"""Imports with the key and terms of their books, to be narrowed down; whoever changes one has locked it before."""
 _MOST_NAMED = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What the settings say of imports."""
-
-    most_rows: int
-    preview_hours: float
-
-
-@dataclass(frozen=True, slots=True)
-class Upload:
-    """What a caller says of a file."""
-
-    book: str
-    effective_at: datetime | date | None
-    mode: Literal["preview", "apply"]
-    format: Literal["csv", "ndjson"]
-    charset: str
-    on_error: Literal["abort", "skip"]
-    missing: Literal["ignore", "end"]
-    create: bool
-    max_change_percent: Decimal
-    decimal: Literal[".", ","]
-    mapping: list[str]
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """As they are kept and answered."""
-        names = ("format", "charset", "on_error", "missing", "create", "decimal", "mapping")
-        chosen = asdict(self)
-        return {name: chosen[name] for name in names} | {"max_change_percent": money.plain(self.max_change_percent)}
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """An import, and whether it was there before: the same file for the same book and instant is the same import."""
-
-    document: schemas.ImportRun
-    is_new: bool
-
-
-async def upload(
-    database: Database, body: AsyncIterator[bytes], file: Upload, *, digest: bytes | None, limits: Limits, actor: str
-) -> Outcome:
-    """Read a file, compare it with the ledger, and apply it if its mode says so.
-
-    No connection is held while the body is waited for.
-
-    :param digest: SHA-256 of the whole body, if the caller knows it.
-    :raises UnknownBook: if there is no such book.
-    :raises UnreadableFile: if the file cannot be read as a whole, or is not the one that was sent.
-    :raises ImportHasErrors: if it is to be applied whole and rows have errors.
-    :raises ImportConflict: if prices moved between plan and apply.
-    """
-    try:
-        sources = import_columns.parse_mapping(file.mapping)
-    except MappingError as error:
-        raise InvalidRequest.at("query/mapping", "wrong-mapping", f"is wrong: {error}") from None
-    async with database.importing() as session:
-        book = (await session.execute(_BOOK.where(Book.key == file.book))).one_or_none()
-        if book is None:
-            raise books.unknown(file.book)
-        effective_at = await books.instant(session, file.book, file.effective_at, pointer="query/effective_at")
-        import_id = await session.scalar(
-            insert(ImportRecord)
-            .values(
-                book_id=book.id,
-                effective_at=effective_at,
-                mode=file.mode,
-                state=ImportState.STAGED,
-                options=file.options,
-                created_at=func.now(),
-                created_by=actor,
-                expires_at=func.now() + timedelta(hours=limits.preview_hours),
-            )
-            .returning(ImportRecord.id)
-        )
-    assert import_id is not None  # noqa: S101 - the statement returns it
-    try:
-        how = import_staging.Format(file.format, file.charset, file.decimal, sources, book.time_zone, limits.most_rows)
-        with IMPORT_SECONDS.labels(ImportStep.READ).time():
-            staged = await import_staging.stage(database, import_id, body, how)
-        _check_digest(staged, digest)
-        with IMPORT_SECONDS.labels(ImportStep.COMPARE).time():
-            outcome = await _plan(database, import_id, staged)
-    except FileError as error:
-        where = f"line/{error.line}" if error.line else "body"
-        problem = UnreadableFile(
-            f"The file {error.message}." if not error.line else f"Line {error.line} {error.message}.",
-            [FieldError(where, error.code, error.message)],
-        )
-        await _give_up(database, import_id, problem)
-        raise problem from None
-    except ProblemError as error:
-        await _give_up(database, import_id, error)
-        raise
-    except BaseException:
-        # The client went away, or this process is about to. Housekeeping does it if there is no time.
-        await asyncio.shield(_give_up(database, import_id, None))
-        raise
-    if file.mode == "preview" or outcome.document.state is not ImportState.PREVIEWED:
-        return outcome
-    try:
-        return replace(outcome, document=await apply(database, outcome.document.id, actor=actor))
-    except ImportHasErrors as error:
-        await _close(database, outcome.document.id, ImportState.FAILED, error.detail)
-        raise
-
-
-def _check_digest(staged: import_staging.Staged, digest: bytes | None) -> None:
-    if digest is not None and staged.digest.digest() != digest:
-        raise FileError("digest-mismatch", "is not the one that Content-Digest describes; send it again")
-
-
-async def _plan(database: Database, import_id: UUID, staged: import_staging.Staged) -> Outcome:
-    sha256 = staged.digest.hexdigest()
-    async with database.importing() as session:
-        await import_plan.know_rows(session, staged.rows)
-    async with database.importing() as session:
-        # The same file, sent twice at once, makes one import.
-        await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(sha256, 0))))
-        record = await _locked(session, import_id)
-        if record["state"] != ImportState.STAGED:
-            raise _not_open(record)
-        if same := await _same(session, record, sha256):
-            await import_plan.clear(session, import_id)
-            await session.execute(delete(ImportRecord).where(ImportRecord.id == import_id))
-            return Outcome(_document(same), is_new=False)
-        head = await ledger.head(session)
-        planned_at = record["effective_at"] or await _now(session, head)
-        counts = await import_plan.make(
-            session,
-            import_plan.Terms(
-                import_id=import_id,
-                book_id=record["book_id"],
-                tax_included=record["tax_included"],
-                base_seq=head.seq,
-                effective_at=record["effective_at"],
-                planned_at=planned_at,
-                create=record["options"]["create"],
-                end_missing=record["options"]["missing"] == "end",
-                max_change_percent=money.parse(record["options"]["max_change_percent"]),
-            ),
-        )
-        if counts["rows"] != staged.rows:
-            # The staging table is unlogged: a crash of the database empties it, and an upload may go on past that.
-            raise DatabaseUnavailable(
-                "The database was restarted while the file was read, and forgot rows of it. Nothing was written; send "
-                "the file again.",
-                retry_after_seconds=2,
-            )
-        values = {
-            "state": ImportState.PREVIEWED,
-            "base_seq": head.seq,
-            "planned_at": planned_at,
-            "counts": counts,
-            "header": staged.header,
-            "delimiter": staged.delimiter,
-            "file_sha256": sha256,
-            "file_bytes": staged.bytes,
-        }
-        await session.execute(update(ImportRecord).where(ImportRecord.id == import_id).values(values))
-    IMPORTS.labels(ImportResult.PREVIEWED).inc()
-    for status in RowStatus:
-        IMPORT_ROWS.labels(status).inc(counts[status])
-    return Outcome(_document(record, **values), is_new=True)
-
-
-async def _now(session: WriteSession, head: ledger.Stamp) -> datetime:
-    """Now, but never before the newest change."""
-    now: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    return max(now, head.recorded_at)
-
-
-async def _same(session: WriteSession, record: RowMapping, sha256: str) -> RowMapping | None:
-    """An import that this one would repeat. A preview that no longer holds is expired instead."""
-    statement = (
-        _LOCK.where(ImportRecord.file_sha256 == sha256, ImportRecord.book_id == record["book_id"])
-        .where(ImportRecord.effective_at.is_not_distinct_from(record["effective_at"]))
-        .where(ImportRecord.options == record["options"])
-        .where(
-            (ImportRecord.state == ImportState.APPLIED)
-            | ((ImportRecord.state == ImportState.PREVIEWED) & (ImportRecord.expires_at > func.now()))
-        )
-        .order_by(ImportRecord.created_at.desc())
-        .limit(1)
+_NAMELESS = select(
+    exists().where(
+        PlannedRow.import_id == bindparam("import_id", type_=Uuid()),
+        PlannedRow.status == RowStatus.ERROR,
+        PlannedRow.sku.is_(None),
+        PlannedRow.gtin.is_(None),
     )
-    same = (await session.execute(statement)).mappings().one_or_none()
-    if same is None:
-        return None
-    if same["state"] == ImportState.APPLIED:
-        # Without an instant of its own, the list was applied then, and is sent for now.
-        return same if same["effective_at"] is not None else None
-    head = await ledger.head(session)
-    at = same["effective_at"] or await _now(session, head)
-    if not await import_apply.moved(session, _plan_of(same), before_seq=head.seq + 1, at=at):
-        return same
-    await session.execute(update(ImportRecord).where(ImportRecord.id == same["id"]).values(state=ImportState.EXPIRED))
-    return None
+)
 
 
 async def apply(database: Database, import_id: UUID, *, actor: str) -> schemas.ImportRun:
@@ -254,16 +45,19 @@ async def apply(database: Database, import_id: UUID, *, actor: str) -> schemas.I
     """
     try:
         async with database.importing() as session:
-            record = await _locked(session, import_id)
+            record = await locked(session, import_id)
             if record["state"] == ImportState.APPLIED:
-                return _document(record)
+                return document(record)
             if record["state"] != ImportState.PREVIEWED:
-                raise _not_open(record)
+                raise not_open(record)
             if record["expires_at"] < await session.scalar(select(func.now())):
-                raise _not_open(record, ImportState.EXPIRED)
+                raise not_open(record, ImportState.EXPIRED)
             if record["counts"]["error"] and record["options"]["on_error"] == "abort":
-                raise await _has_errors(session, record)
-            plan, effective_at = _plan_of(record), record["effective_at"]
+                raise await _has_errors(session, record, "so nothing was written (on_error=abort)")
+            plan, effective_at = plan_of(record), record["effective_at"]
+            if plan.end_missing and await session.scalar(_NAMELESS, {"import_id": import_id}):
+                why = "some so that nobody can tell which items they name, and which are missing. Nothing was written"
+                raise await _has_errors(session, record, why)
             with IMPORT_SECONDS.labels(ImportStep.APPLY).time():
                 block = await import_apply.write(session, plan, effective_at=effective_at, actor=actor)
             wrote = block.last_seq >= block.first_seq
@@ -277,7 +71,7 @@ async def apply(database: Database, import_id: UUID, *, actor: str) -> schemas.I
             }
             await session.execute(update(ImportRecord).where(ImportRecord.id == import_id).values(values))
     except ImportConflict as error:
-        await _close(database, import_id, ImportState.CONFLICT, error.detail)
+        await close(database, import_id, ImportState.CONFLICT, error.detail)
         raise
     IMPORTS.labels(ImportResult.APPLIED).inc()
     logger.info(
@@ -287,7 +81,7 @@ async def apply(database: Database, import_id: UUID, *, actor: str) -> schemas.I
         **record["counts"],
         **{name: values[name] for name in ("first_seq", "last_seq")},
     )
-    return _document(record, **values)
+    return document(record, **values)
 
 
 async def cancel(database: Database, import_id: UUID) -> schemas.ImportRun:
@@ -297,15 +91,15 @@ async def cancel(database: Database, import_id: UUID) -> schemas.ImportRun:
     :raises ImportNotOpen: if it is applied, or its file is still being read.
     """
     async with database.importing() as session:
-        record = await _locked(session, import_id)
+        record = await locked(session, import_id)
         if record["state"] in (ImportState.APPLIED, ImportState.STAGED):
-            raise _not_open(record)
+            raise not_open(record)
         if record["state"] != ImportState.PREVIEWED:
-            return _document(record)
+            return document(record)
         values = {"state": ImportState.EXPIRED, "expires_at": None}
         await session.execute(update(ImportRecord).where(ImportRecord.id == import_id).values(values))
         await session.execute(delete(PlannedRow).where(PlannedRow.import_id == import_id))
-    return _document(record, **values)
+    return document(record, **values)
 
 
 _OVER = ImportRecord.state.in_((ImportState.STAGED, ImportState.PREVIEWED)) & (ImportRecord.expires_at < func.now())
@@ -344,7 +138,7 @@ async def read(session: ReadSession, import_id: UUID) -> schemas.ImportRun:
 
     :raises UnknownImport: if there is none.
     """
-    return _document(await find(session, import_id))
+    return document(await find(session, import_id))
 
 
 async def find(session: ReadSession, import_id: UUID) -> RowMapping:
@@ -376,7 +170,7 @@ async def list_all(
         statement = statement.where(ImportRecord.state == state)
     if cursor is not None:
         statement = statement.where(ImportRecord.id < UUID(cursors.decode(cursor, filters)["after"]))
-    found = [_document(record) for record in (await session.execute(statement)).mappings()]
+    found = [document(record) for record in (await session.execute(statement)).mappings()]
     following = None
     if len(found) > limit:
         found.pop()
@@ -384,8 +178,9 @@ async def list_all(
     return schemas.ImportList(items=found, next=following)
 
 
-async def _locked(session: WriteSession, import_id: UUID) -> RowMapping:
-    record = (await session.execute(_LOCK.where(ImportRecord.id == import_id))).mappings().one_or_none()
+async def locked(session: WriteSession, import_id: UUID) -> RowMapping:
+    """The record of an import for somebody who changes it. Raises as :func:`read`."""
+    record = (await session.execute(LOCK.where(ImportRecord.id == import_id))).mappings().one_or_none()
     if record is None:
         raise _unknown(import_id)
     return record
@@ -395,8 +190,11 @@ def _unknown(import_id: UUID) -> UnknownImport:
     return UnknownImport(f"There is no import {import_id}.")
 
 
-def _not_open(record: RowMapping, state: ImportState | None = None) -> ImportNotOpen:
-    """:param state: what it will be as soon as housekeeping comes by."""
+def not_open(record: RowMapping, state: ImportState | None = None) -> ImportNotOpen:
+    """The problem of an import that is in the wrong state.
+
+    :param state: what it will be as soon as housekeeping comes by.
+    """
     state = state or ImportState(record["state"])
     return ImportNotOpen(f"Import {record['id']} is {state}. {_NEXT_STEPS[state]}")
 
@@ -411,7 +209,7 @@ _NEXT_STEPS = {
 }
 
 
-async def _has_errors(session: WriteSession, record: RowMapping) -> ImportHasErrors:
+async def _has_errors(session: WriteSession, record: RowMapping, why: str) -> ImportHasErrors:
     statement = (
         select(PlannedRow.line, PlannedRow.errors)
         .where(PlannedRow.import_id == record["id"], PlannedRow.status == RowStatus.ERROR)
@@ -425,22 +223,14 @@ async def _has_errors(session: WriteSession, record: RowMapping) -> ImportHasErr
     ]
     count, rows = record["counts"]["error"], record["counts"]["rows"]
     return ImportHasErrors(
-        f"{count} of {rows} rows have errors, so nothing was written (on_error=abort). The report of import "
-        f"{record['id']} has them all: rows?status=error; and with format=file it is the file to correct.",
+        f"{count} of {rows} rows have errors, {why}. The report of import {record['id']} has them all: "
+        "rows?status=error; and with format=file it is the file to correct.",
         faults[:_MOST_NAMED],
     )
 
 
-async def _give_up(database: Database, import_id: UUID, problem: ProblemError | None) -> None:
-    """Close an upload that led to nothing, as far as the database lets us; housekeeping does the rest."""
-    reason = problem.detail if problem else "The upload was cut off."
-    try:
-        await _close(database, import_id, ImportState.FAILED, reason)
-    except ProblemError as error:
-        logger.warning("import left open", import_id=str(import_id), reason=error.detail)
-
-
-async def _close(database: Database, import_id: UUID, state: ImportState, reason: str) -> None:
+async def close(database: Database, import_id: UUID, state: ImportState, reason: str) -> None:
+    """End an import that led to nothing."""
     async with database.importing() as session:
         await session.execute(
             update(ImportRecord)
@@ -452,7 +242,8 @@ async def _close(database: Database, import_id: UUID, state: ImportState, reason
     logger.warning("import closed", import_id=str(import_id), state=state, reason=reason)
 
 
-def _plan_of(record: RowMapping) -> Plan:
+def plan_of(record: RowMapping) -> Plan:
+    """What is to be applied."""
     return Plan(
         record["id"],
         record["book_id"],
@@ -462,6 +253,7 @@ def _plan_of(record: RowMapping) -> Plan:
     )
 
 
-def _document(record: RowMapping, **changes: Any) -> schemas.ImportRun:
+def document(record: RowMapping, **changes: Any) -> schemas.ImportRun:
+    """The import as it is answered, with what was just changed in it."""
     values = {**record, **changes}
     return schemas.ImportRun(**{name: values[name] for name in schemas.ImportRun.model_fields})

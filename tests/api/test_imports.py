@@ -467,7 +467,7 @@ async def test_a_scheduled_price_that_began_since_the_preview(client: Client, ow
     assert (await client.post("/v1/items/sku:A/prices", json=body)).status_code == 201
     now = await sent(client, NEW)
     fixed = await sent(client, NEW, effective_at="2026-01-01T00:00:00Z", max_change_percent="60")
-    await owner.fetchval("SELECT pg_sleep_until($1 + interval '1 millisecond')", soon)
+    await owner.fetchval("SELECT pg_sleep_until($1::timestamptz + interval '1 millisecond')", soon)
     answer = await apply(client, now)
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (409, "line/2")
     assert (await apply(client, fixed)).status_code == 200
@@ -603,3 +603,4 @@ async def test_the_plan_does_not_hang_on_what_the_planner_believes(client: Clien
             await owner.execute(f"ANALYZE {table}")
     assert reports[0] == reports[1]
     assert reports[0][0] == {"rows": 1999, "create": 0, "change": 1714, "unchanged": 285, "error": 0, "missing": 1}
+    assert await owner.fetchval("SELECT count(*) FROM import_staging") == 0

@@ -346,11 +346,12 @@ def _compare(prices: list[Price], row: _Row, options: Options, open_starts: set[
         included = stood.included if stood else options.included
     tax_rate, tax = row.tax_rate, row.tax
     if not stated and stood:
-        tax_rate, tax = stood.tax_rate, stood.tax
+        # An item that is not for sale has no amount of tax.
+        tax_rate, tax = stood.tax_rate, None if row.amount is None else stood.tax
     new = Terms(row.amount, per, row.units, tax_rate, tax, included, row.stated_start or options.effective_at, row.ends)
     verdict.old = old
     verdict.percent = percent_of(old, row.amount, per) if old else None
-    if stood and stood.tax is not None and not stated and (row.amount, per) != (stood.amount, stood.per):
+    if stood and tax is not None and not stated and (row.amount, per) != (stood.amount, stood.per):
         verdict.faults.append(("tax", "tax-missing"))
     if included and tax is not None and row.amount is not None and tax > row.amount:
         verdict.faults.append(("tax", "tax-exceeds-amount"))

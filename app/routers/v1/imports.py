@@ -11,6 +11,7 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from app.dependencies import Actor, BookQuery, Connections, CursorCodec, ImportLimits, Reading, RequestPlace
 from app.errors import (
@@ -20,6 +21,7 @@ from app.errors import (
     ImportHasErrors,
     ImportNotOpen,
     InvalidRequest,
+    MalformedRequest,
     UnknownBook,
     UnknownImport,
     UnreadableFile,
@@ -31,8 +33,8 @@ from app.routers.files import CSV, NDJSON, FileRoute
 from app.routers.headers import CACHE_CONTROL, CONTENT_DISPOSITION, LOCATION, SEQ
 from app.schemas.base import BookKey, Moment, Rate
 from app.schemas.import_run import ImportList, ImportRows, ImportRun, ImportState, RowStatus
-from app.services import import_reports, imports
-from app.services.imports import Upload
+from app.services import import_reports, import_uploads, imports
+from app.services.import_uploads import Upload
 
 _FORMATS: dict[str, Literal["csv", "ndjson"]] = {
     "text/csv": "csv",
@@ -168,7 +170,7 @@ async def create_import(
         mapping=mapping,
     )
     with place.waiting():
-        outcome = await imports.upload(database, _body(request), file, digest=digest, limits=limits, actor=actor)
+        outcome = await import_uploads.upload(database, _body(request), file, digest=digest, limits=limits, actor=actor)
     response.headers[LOCATION] = f"{request.url.path}/{outcome.document.id}"
     if not outcome.is_new:
         response.status_code = status.HTTP_200_OK
@@ -179,6 +181,9 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
     try:
         async for chunk in request.stream():
             yield chunk
+    except ClientDisconnect:
+        # Nobody is there to read it, but the log and the import say what happened.
+        raise MalformedRequest("The upload was cut off: the connection ended before the file did.") from None
     except HTTPException as error:
         if error.status_code != status.HTTP_413_CONTENT_TOO_LARGE:
             raise
