@@ -32,7 +32,7 @@ _CATCH_UP_SECONDS = 90
 _COMPARING = ["%INSERT INTO import_rows%"]
 _APPLYING = [
     "%FROM import_rows%FOR KEY SHARE%",
-    "%changed AS MATERIALIZED%FROM import_rows%",
+    "%moved AS MATERIALIZED%FROM import_rows%",
     "%INSERT INTO items%FROM import_rows%",
     "%INSERT INTO price_rows%FROM import_rows%",
     "%INSERT INTO price_retirements%FROM import_rows%",
