@@ -1,5 +1,6 @@
 """The database goes away while a file is read: nothing is written, and the file can be sent again."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import asyncpg
@@ -56,3 +57,27 @@ async def test_connections_that_ended_while_the_file_was_read(
     assert await _is_unavailable(client, answer) == "The database cannot be reached. Try again."
     again = await client.post("/v1/imports", content=_file(), headers=CSV)
     assert (again.status_code, again.json()["counts"]["create"]) == (201, 1_001)
+
+
+_SLOW = """
+    CREATE FUNCTION fall_asleep() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(300); RETURN NEW; END';
+    CREATE TRIGGER fall_asleep BEFORE INSERT ON import_staging EXECUTE FUNCTION fall_asleep();
+"""
+_ASLEEP = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+
+
+async def test_a_connection_that_ends_while_much_is_waiting_to_be_sent(
+    client: httpx2.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    await owner.execute(_SLOW)
+    try:
+        upload = asyncio.create_task(client.post("/v1/imports", content=_file(), headers=CSV))
+        while not await owner.fetchval(_ASLEEP):
+            await asyncio.sleep(0.05)
+        await owner.execute(_TERMINATE)
+        answer = await asyncio.wait_for(upload, 60)
+    finally:
+        await owner.execute("DROP FUNCTION fall_asleep CASCADE")
+    while (await client.get("/v1/imports")).status_code == 503:
+        pass
+    assert await _is_unavailable(client, answer) == "The database cannot be reached. Try again."
