@@ -72,7 +72,7 @@ async def test_a_connection_that_ends_while_much_is_waiting_to_be_sent(
     await owner.execute(_SLOW)
     try:
         upload = asyncio.create_task(client.post("/v1/imports", content=_file(), headers=CSV))
-        while not await owner.fetchval(_ASLEEP):
+        while not await owner.fetchval(_ASLEEP):  # noqa: ASYNC110 - PostgreSQL sets no event
             await asyncio.sleep(0.05)
         await owner.execute(_TERMINATE)
         answer = await asyncio.wait_for(upload, 60)
