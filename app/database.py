@@ -103,8 +103,12 @@ class Database:
             driver: Any = (await connection.get_raw_connection()).driver_connection
             driver.add_termination_listener(lambda _: lost())
             await driver.add_listener(channel, lambda *_: notified())
-            async with ReadSession(connection, expire_on_commit=False, autoflush=False) as session:
-                yield session
+            try:
+                async with ReadSession(connection, expire_on_commit=False, autoflush=False) as session:
+                    yield session
+            finally:
+                # It has nothing to lose, and a server that fell silent would be waited for.
+                driver.terminate()
 
     @property
     def answered_at(self) -> float:
