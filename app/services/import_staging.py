@@ -103,8 +103,10 @@ async def _copy(database: Database, batch: list[bytes]) -> None:
         driver: Any = (await connection.get_raw_connection()).driver_connection
         try:
             await driver.copy_to_table(STAGING.name, columns=_COLUMNS, source=io.BytesIO(b"".join(batch)))
-        except (asyncpg.InterfaceError, asyncpg.PostgresError, OSError) as error:
-            if not driver.is_closed():
+        except Exception as error:
+            # From asyncpg or, if it was just writing, from the event loop. asyncpg has no better word for a connection
+            # that the server is about to close, and has said so.
+            if not driver.is_closed() and not isinstance(error, asyncpg.InternalClientError):
                 raise
             # The pool, which this went past, would give it to the next one.
             await connection.invalidate()

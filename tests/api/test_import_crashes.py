@@ -1,9 +1,12 @@
-"""PostgreSQL crashes while a file is read: the answer says so, nothing is written, and the file can be sent again."""
+"""The database or the client goes away while a file is read: nothing is written, and the file can be sent again."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import asyncpg
 import httpx2
+import pytest
+from fastapi import FastAPI
 
 CSV = {"content-type": "text/csv"}
 _BATCH = b"".join(b"A-%d,Article,%s,1.50,19\n" % (number, b"x" * 1_500) for number in range(1_000))
@@ -56,3 +59,29 @@ async def test_connections_that_ended_while_the_file_was_read(
     assert await _is_unavailable(client, answer) == "The database cannot be reached. Try again."
     again = await client.post("/v1/imports", content=_file(), headers=CSV)
     assert (again.status_code, again.json()["counts"]["create"]) == (201, 1_001)
+
+
+async def test_a_client_that_goes_away_is_no_defect(
+    app: FastAPI, client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    received = iter([{"type": "http.request", "body": b"sku,amount\nA,1\n", "more_body": True}])
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> dict[str, Any]:
+        return next(received, {"type": "http.disconnect"})
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http"}
+    where = {"path": "/v1/imports", "raw_path": b"/v1/imports", "root_path": "", "query_string": b""}
+    headers = [(b"host", b"pricebook.test"), (b"content-type", b"text/csv")]
+    await app(
+        {**scope, **where, "headers": headers, "client": ("127.0.0.1", 1), "server": ("pricebook.test", 80)},
+        receive,
+        send,
+    )
+    assert sent[0]["status"] == 499
+    assert "request failed" not in caplog.text
+    (run,) = (await client.get("/v1/imports")).json()["items"]
+    assert (run["state"], run["failure"]) == ("failed", "The upload was cut off.")
