@@ -23,7 +23,9 @@ Job = Callable[[WriteSession], Awaitable[bool]]
 
 def _jobs(settings: Settings) -> dict[str, Job]:
     jobs: dict[str, Job] = {
-        "expire imports": functools.partial(imports.expire, report_days=settings.import_report_days)
+        "expire imports": imports.expire,
+        "forget staged rows": imports.forget_staged,
+        "forget rows of imports": functools.partial(imports.forget_rows, report_days=settings.import_report_days),
     }
     if settings.feed_retention_days:
         jobs["forget changes"] = functools.partial(changes.forget, retention_days=settings.feed_retention_days)
