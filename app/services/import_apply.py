@@ -31,6 +31,7 @@ SELECT count(price_offset) AS prices, count(item_offset) AS items FROM import_ro
 """
 )
 
+_NOW = statement("SELECT clock_timestamp()")
 _FORGOTTEN = statement("SELECT feed_floor > :base_seq FROM ledger")
 _BOOK_CHANGED = statement(
     """
@@ -197,8 +198,10 @@ async def write(session: WriteSession, plan: Plan, *, effective_at: datetime | N
         # From here until the commit nobody else writes.
         block = await ledger.advance_block(session, prices + items)
     else:
+        # Nothing to write, and still a question whether that holds now.
         head = await ledger.head(session)
-        block = Block(head.seq + 1, head.seq, head.recorded_at)
+        now: datetime = (await session.execute(_NOW)).scalar_one()
+        block = Block(head.seq + 1, head.seq, max(now, head.recorded_at))
     faults = await moved(session, plan, before_seq=block.first_seq, at=effective_at or block.recorded_at)
     if faults:
         raise ImportConflict(

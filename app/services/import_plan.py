@@ -257,7 +257,8 @@ missing AS (
 )
 SELECT :import_id, :rows + m.place, 'missing', m.sku, m.gtin, m.item_id, NULL, m.per, m.min_quantity, m.tax_rate,
     m.tax_included, :effective_at, CASE WHEN :end_missing THEN uuidv7() END,
-    CASE WHEN :end_missing THEN :last_offset + m.place END, m.id, CASE WHEN :end_missing AND m.valid_from = :planned_at THEN m.id END
+    CASE WHEN :end_missing THEN :last_offset + m.place END, m.id,
+    CASE WHEN :end_missing AND m.valid_from = :planned_at THEN m.id END
 FROM missing AS m
 """
 )

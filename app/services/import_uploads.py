@@ -33,6 +33,7 @@ from app.services import books, import_apply, import_plan, import_staging, impor
 
 logger = structlog.get_logger(__name__)
 
+_CLOSE_ATTEMPTS = 2
 _BOOK = select(Book.id, Book.time_zone, Book.tax_included)
 
 
@@ -253,7 +254,12 @@ async def _give_up(database: Database, import_id: UUID, error: BaseException) ->
         reason = "The upload was cut off, by its client or by the stop of this process."
     else:
         reason = "The service failed; its log says how."
-    try:
-        await imports.close(database, import_id, ImportState.FAILED, reason)
-    except ProblemError as error:
-        logger.warning("import left open", import_id=str(import_id), reason=error.detail)
+    for attempt in range(_CLOSE_ATTEMPTS):
+        try:
+            await imports.close(database, import_id, ImportState.FAILED, reason)
+        except ProblemError as problem:
+            # What cut the upload may have cut this connection, too; the next one is new.
+            if attempt == _CLOSE_ATTEMPTS - 1:
+                logger.warning("import left open", import_id=str(import_id), reason=problem.detail)
+        else:
+            return

@@ -31,7 +31,9 @@ async def test_the_answer_is_unavailable_and_the_next_connection_is_another(
             return await client.get("/v1/items")
         if pool == "writer":
             return await client.post("/v1/items", json=ITEM)
-        return await client.post("/v1/imports", content="sku,name,amount\nA,A,1\n", headers={"content-type": "text/csv"})
+        return await client.post(
+            "/v1/imports", content="sku,name,amount\nA,A,1\n", headers={"content-type": "text/csv"}
+        )
 
     driver = await _ending(getattr(app.state.database, pool))
     answer = await ask()

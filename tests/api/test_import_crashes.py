@@ -56,7 +56,7 @@ async def test_connections_that_ended_while_the_file_was_read(
     # Reads meet ended connections, too; the first that does has the pool replace them all.
     while (await client.get("/v1/imports")).status_code == 503:
         pass
-    assert await _is_unavailable(client, answer) == "The database cannot be reached. Try again."
+    assert await _is_unavailable(client, answer) == "The database went away. Try again."
     again = await client.post("/v1/imports", content=_file(), headers=CSV)
     assert (again.status_code, again.json()["counts"]["create"]) == (201, 1_001)
 
@@ -84,4 +84,7 @@ async def test_a_client_that_goes_away_is_no_defect(
     assert sent[0]["status"] == 499
     assert "request failed" not in caplog.text
     (run,) = (await client.get("/v1/imports")).json()["items"]
-    assert (run["state"], run["failure"]) == ("failed", "The upload was cut off.")
+    assert (run["state"], run["failure"]) == (
+        "failed",
+        "The upload was cut off, by its client or by the stop of this process.",
+    )
