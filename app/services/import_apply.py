@@ -106,7 +106,8 @@ _INSERT_ITEMS = statement(
     """
 INSERT INTO items (id, sku, name, description, gtin, unit, tax_category, attributes, version, created_at, updated_at)
 SELECT r.item_id, r.sku, r.item ->> 'name', r.item ->> 'description', r.item ->> 'gtin',
-    coalesce(r.item ->> 'unit', 'C62'), coalesce(r.item ->> 'tax_category', 'S'), coalesce(r.item -> 'attributes', '{}'), 1, :recorded_at, :recorded_at
+    coalesce(r.item ->> 'unit', 'C62'), coalesce(r.item ->> 'tax_category', 'S'),
+    coalesce(r.item -> 'attributes', '{}'), 1, :recorded_at, :recorded_at
 FROM import_rows AS r
 WHERE r.import_id = :import_id AND r.item_offset IS NOT NULL
 ORDER BY r.number

@@ -202,7 +202,8 @@ class _Lines:
         try:
             row = ImportRow.model_validate(given)
         except ValidationError as error:
-            raise _RowFault([_from_pydantic(fault, values) for fault in error.errors(include_url=False)]) from None
+            faults = error.errors(include_url=False)
+            raise _RowFault([_from_pydantic(fault, values, self._how.decimal) for fault in faults]) from None
         valid_from = self._instant("valid_from", row.valid_from)
         valid_to = self._instant("valid_to", row.valid_to)
         if row.valid_through is not None:
@@ -282,12 +283,15 @@ def _storable(text: str) -> str:
     return text.encode("utf-8", "replace").decode().replace("\0", "\ufffd")
 
 
-def _from_pydantic(fault: Any, values: dict[str, Any]) -> dict[str, Any]:
+def _from_pydantic(fault: Any, values: dict[str, Any], decimal: str) -> dict[str, Any]:
     column = str(fault["loc"][0]) if fault["loc"] else None
     value = None if column is None else values.get(column)
     if isinstance(value, exact_json.UnusableNumber):
         value = value.literal
-    return _error(column, value, str(fault["type"]).replace("_", "-"), fault_message(fault))
+    message = fault_message(fault)
+    if column in _DECIMALS and decimal == ",":
+        message = message.replace('"19.99"', '"19,99"')
+    return _error(column, value, str(fault["type"]).replace("_", "-"), message)
 
 
 def _copied(value: Any) -> str:
