@@ -8,7 +8,6 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 
 from app.errors import (
@@ -26,7 +25,6 @@ from app.errors import (
     ProblemError,
     UnsupportedMediaType,
 )
-from app.observability.http_metrics import CLIENT_CLOSED_REQUEST
 from app.schemas.problem import Problem
 
 MEDIA_TYPE = "application/problem+json"
@@ -69,11 +67,6 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def handle_validation(_: Request, error: RequestValidationError) -> Response:
         return problem_response(_from_validation(error))
-
-    @app.exception_handler(ClientDisconnect)
-    async def handle_disconnect(_: Request, _error: ClientDisconnect) -> Response:
-        # For the log and the metrics: a body that was cut off is no defect, and there is nobody to read this.
-        return Response(status_code=CLIENT_CLOSED_REQUEST)
 
     app.add_exception_handler(HTTPException, handle_http)
 

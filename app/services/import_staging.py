@@ -5,7 +5,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -102,7 +102,9 @@ async def _copy(database: Database, batch: list[bytes]) -> None:
         connection = await session.connection()
         driver: Any = (await connection.get_raw_connection()).driver_connection
         try:
-            await driver.copy_to_table(STAGING.name, columns=_COLUMNS, source=io.BytesIO(b"".join(batch)))
+            await _unless_lost(
+                driver, driver.copy_to_table(STAGING.name, columns=_COLUMNS, source=io.BytesIO(b"".join(batch)))
+            )
         except Exception as error:
             # From asyncpg or, if it was just writing, from the event loop. asyncpg has no better word for a connection
             # that the server is about to close, and has said so.
@@ -111,6 +113,31 @@ async def _copy(database: Database, batch: list[bytes]) -> None:
             # The pool, which this went past, would give it to the next one.
             await connection.invalidate()
             raise ConnectionResetError("connection to the database was closed") from error
+
+
+async def _unless_lost(driver: Any, work: Coroutine[Any, Any, object]) -> None:
+    """Wait for work on a connection, which is cancelled when the connection ends.
+
+    asyncpg waits for its buffer to empty while it copies, also when nobody is there any more to empty it.
+    """
+    task = asyncio.create_task(work)
+    lost = asyncio.Event()
+    waiting = asyncio.create_task(lost.wait())
+
+    def end(_: object) -> None:
+        lost.set()
+
+    driver.add_termination_listener(end)
+    try:
+        await asyncio.wait((task, waiting), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        driver.remove_termination_listener(end)
+        waiting.cancel()
+        task.cancel()
+        await asyncio.wait((task,))
+    if task.cancelled():
+        raise ConnectionResetError("connection to the database was closed")
+    task.result()
 
 
 class _Lines:
