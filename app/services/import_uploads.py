@@ -30,6 +30,7 @@ from app.observability.metrics import IMPORT_ROWS, IMPORT_SECONDS, IMPORTS, Impo
 from app.schemas import import_run as schemas
 from app.schemas.import_run import ImportState, RowStatus
 from app.services import books, import_apply, import_plan, import_staging, imports, ledger
+from app.services.import_reading import Format, Staged
 
 logger = structlog.get_logger(__name__)
 
@@ -115,7 +116,7 @@ async def upload(
         )
     assert import_id is not None  # noqa: S101 - the statement returns it
     try:
-        how = import_staging.Format(file.format, file.charset, file.decimal, sources, book.time_zone, limits.most_rows)
+        how = Format(file.format, file.charset, file.decimal, sources, book.time_zone, limits.most_rows)
         with IMPORT_SECONDS.labels(ImportStep.READ).time():
             staged = await import_staging.stage(database, import_id, body, how)
         _check_digest(staged, digest)
@@ -145,12 +146,12 @@ async def upload(
         raise
 
 
-def _check_digest(staged: import_staging.Staged, digest: bytes | None) -> None:
+def _check_digest(staged: Staged, digest: bytes | None) -> None:
     if digest is not None and staged.digest.digest() != digest:
         raise FileError("digest-mismatch", "is not the one that Content-Digest describes; send it again")
 
 
-async def _plan(database: Database, import_id: UUID, staged: import_staging.Staged, time_zone: str) -> Outcome:
+async def _plan(database: Database, import_id: UUID, staged: Staged, time_zone: str) -> Outcome:
     sha256 = staged.digest.hexdigest()
     async with database.importing() as session:
         await import_plan.know_rows(session, staged.rows)
