@@ -251,13 +251,13 @@ async def close(database: Database, import_id: UUID, state: ImportState, reason:
         .where(ImportRecord.id == import_id, ImportRecord.state.in_((ImportState.STAGED, ImportState.PREVIEWED)))
         .values(state=state, failure=reason, expires_at=None)
     )
+    # Not among the imports, so that nobody waits for their work to hear of this.
     async with database.writing() as session:
         ended: Any = await session.execute(ending)
+        await import_plan.clear(session, import_id)
     if ended.rowcount:
         IMPORTS.labels(ImportResult(state)).inc()
         logger.warning("import closed", import_id=str(import_id), state=state, reason=reason)
-    async with database.importing() as session:
-        await import_plan.clear(session, import_id)
 
 
 def plan_of(record: RowMapping) -> Plan:
