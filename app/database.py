@@ -15,6 +15,7 @@ from typing import Any, Literal
 import asyncpg
 import structlog
 from opentelemetry.trace import NoOpTracer, Tracer
+from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -39,6 +40,12 @@ DATABASE_ERRORS = (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.Interface
 """What a database in trouble raises. Connecting fails with errors that SQLAlchemy does not wrap."""
 
 
+_LONG_WORK = text(
+    # Sorting and joining a hundred thousand rows should not go by way of the disk.
+    "SELECT set_config('work_mem', '64MB', true), set_config('statement_timeout', :milliseconds, true)"
+)
+
+
 class ReadSession(AsyncSession):
     """A session that PostgreSQL keeps from writing. Each statement is a transaction of its own."""
 
@@ -56,6 +63,7 @@ class Database:
 
     def __init__(self, settings: Settings, tracer: Tracer | None = None) -> None:
         self.url = settings.sqlalchemy_url
+        self._import_statement_seconds = settings.import_statement_timeout_seconds
         self.reader = _engine(settings, "reader").execution_options(isolation_level="AUTOCOMMIT")
         self.writer = _engine(settings, "writer")
         self.importer = _engine(settings, "importer")
@@ -89,8 +97,10 @@ class Database:
 
     @asynccontextmanager
     async def importing(self) -> AsyncIterator[WriteSession]:
-        """The same for the work of an import, whose statements may take long."""
+        """The same for the work of an import, whose statements may take long, and for which it may wait as long."""
         async with self._writing(self.importer) as session:
+            # In the transaction, because a pooler hands on neither what a connection nor what its start sets.
+            await session.execute(_LONG_WORK, {"milliseconds": f"{self._import_statement_seconds * 1000}"})
             yield session
 
     @asynccontextmanager
@@ -208,14 +218,12 @@ type _Pool = Literal["reader", "writer", "importer"]
 
 
 def _connect_args(settings: Settings, pool: _Pool | Literal["follower"]) -> dict[str, Any]:
-    statement_seconds = (
-        settings.import_statement_timeout_seconds
-        if pool == "importer"
-        else settings.database_statement_timeout_milliseconds / 1000
-    )
+    longest_seconds = settings.database_statement_timeout_milliseconds / 1000
+    if pool == "importer":
+        longest_seconds = max(longest_seconds, settings.import_statement_timeout_seconds)
     server_settings = {
         "application_name": f"{APPLICATION_NAME}-follower" if pool == "follower" else APPLICATION_NAME,
-        "statement_timeout": f"{statement_seconds * 1000:.0f}",
+        "statement_timeout": str(settings.database_statement_timeout_milliseconds),
         "lock_timeout": str(settings.database_lock_timeout_milliseconds),
         "idle_in_transaction_session_timeout": str(settings.database_idle_transaction_timeout_milliseconds),
         "timezone": "UTC",
@@ -224,13 +232,10 @@ def _connect_args(settings: Settings, pool: _Pool | Literal["follower"]) -> dict
     }
     if pool in ("reader", "follower"):
         server_settings["default_transaction_read_only"] = "on"
-    if pool == "importer":
-        # Sorting and joining a hundred thousand rows should not go by way of the disk.
-        server_settings["work_mem"] = "64MB"
     return {
         "timeout": settings.database_connect_timeout_seconds,
         # asyncpg's own limit is the last resort, for a server that no longer answers at all.
-        "command_timeout": statement_seconds + 5,
+        "command_timeout": longest_seconds + 5,
         "server_settings": server_settings,
     }
 
@@ -242,7 +247,10 @@ def _engine(settings: Settings, pool: _Pool) -> AsyncEngine:
         pool_logging_name=pool,
         pool_size=settings.database_import_pool_size if pool == "importer" else settings.database_pool_size,
         max_overflow=0,
-        pool_timeout=settings.database_pool_timeout_seconds,
+        # An upload that waits for another import to be compared must not be lost for it.
+        pool_timeout=settings.import_statement_timeout_seconds
+        if pool == "importer"
+        else settings.database_pool_timeout_seconds,
         pool_use_lifo=True,
         connect_args=_connect_args(settings, pool),
         hide_parameters=True,

@@ -21,9 +21,12 @@ Job = Callable[[WriteSession], Awaitable[bool]]
 """Does a bounded piece of work in one transaction, and says whether there is more."""
 
 
-def _jobs(settings: Settings) -> dict[str, Job]:
+def jobs(settings: Settings) -> dict[str, Job]:
+    """What there is to do, by name."""
     jobs: dict[str, Job] = {
-        "expire imports": functools.partial(imports.expire, report_days=settings.import_report_days)
+        "expire imports": imports.expire,
+        "forget staged rows": imports.forget_staged,
+        "forget rows of imports": functools.partial(imports.forget_rows, report_days=settings.import_report_days),
     }
     if settings.feed_retention_days:
         jobs["forget changes"] = functools.partial(changes.forget, retention_days=settings.feed_retention_days)
@@ -39,7 +42,7 @@ class Housekeeping:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._pause_seconds = settings.housekeeping_seconds
-        self._jobs = _jobs(settings)
+        self._jobs = jobs(settings)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.import_files import FileError
+from app.price_list import unguard
 
 COLUMNS = (
     "sku",
@@ -36,6 +37,7 @@ COLUMNS = (
 ERRORS_COLUMN = "import_errors"
 """Added to a file of rows with errors, and passed over when it is sent again."""
 
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 _PLACE = re.compile(r"\{([^{}]+)\}")
 
 type _Cells = Sequence[str | None] | Mapping[str, Any]
@@ -84,6 +86,8 @@ def parse_mapping(entries: Iterable[str]) -> dict[str, list[Source]]:
         target, colon, source = entry.partition(":")
         if target not in COLUMNS:
             raise MappingError(f"{target[:100]} is not a field of a price list; those are {', '.join(COLUMNS)}")
+        if _UNPRINTABLE.search(source):
+            raise MappingError(f"{target} has a source with control characters, which no column has")
         if colon and not source:
             raise MappingError(f"{target} has no source; write {target}:name-of-the-column")
         result.setdefault(target, []).append(Source(source if colon else target))
@@ -97,7 +101,9 @@ def match_header(header: Sequence[str], mapping: Mapping[str, list[Source]], lin
 
     :raises FileError: if a column is not there, is there twice, or is unknown.
     """
-    names = [name.strip() for name in header]
+    names = [unguard(name).strip() for name in header]
+    if any(_UNPRINTABLE.search(name) for name in names):
+        raise FileError("unknown-column", "names a column with control characters in its name", 1)
     if not mapping:
         names = [name.lower() for name in names]
         unknown = [name for name in names if name and name not in (*COLUMNS, ERRORS_COLUMN)]

@@ -24,7 +24,7 @@ CHARSETS = {
 }
 """Encodings that are read, by the names that Content-Type gives them."""
 
-_DELIMITERS = ",;\t"
+DELIMITERS = ",;\t"
 _SEP_LINE = re.compile(r'"?sep=([^"\s]|\t)"?')
 _SIGNATURES = {
     b"PK\x03\x04": "a spreadsheet or ZIP archive",
@@ -209,7 +209,7 @@ class CsvRecords:
             self._line += 1
             return
         unquoted = re.sub(r'"[^"]*"', "", first)
-        self.delimiter = max(_DELIMITERS, key=unquoted.count)
+        self.delimiter = max(DELIMITERS, key=unquoted.count)
 
 
 class JsonRecords:

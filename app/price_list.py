@@ -6,7 +6,7 @@ Pure. An export writes with it and an import reads with it, so that what one wri
 import csv
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 COLUMNS = (
@@ -61,10 +61,19 @@ class _Line:
         return line
 
 
-_WRITER = csv.writer(_Line())  # writerow answers with the result of write
-
 HEADER = ",".join(COLUMNS) + "\r\n"
 """First line of a CSV file."""
+
+
+_WRITERS: dict[str, Any] = {delimiter: csv.writer(_Line(), delimiter=delimiter) for delimiter in ",;\t"}
+"""Their writerow answers with the result of write."""
+
+
+def csv_text(cells: Iterable[str | None], delimiter: str = ",") -> str:
+    """Cells as a line of CSV, ``\\r\\n`` included."""
+    writer = _WRITERS.get(delimiter) or csv.writer(_Line(), delimiter=delimiter)
+    line: str = writer.writerow(cells)
+    return line
 
 
 def csv_line(row: Mapping[str, Any]) -> str:
@@ -82,8 +91,7 @@ def csv_line(row: Mapping[str, Any]) -> str:
     cells["tax_included"] = "true" if cells["tax_included"] else "false"
     if cells["amount"] is None:
         cells["amount"] = NOT_FOR_SALE
-    line: str = _WRITER.writerow(cells.values())
-    return line
+    return csv_text(cells.values())
 
 
 def ndjson_line(row: Mapping[str, Any]) -> str:

@@ -49,7 +49,7 @@ _GRANTS = {
     "changes": "SELECT, INSERT, DELETE",
     "imports": "SELECT, INSERT, UPDATE, DELETE",
     "import_staging": "SELECT, INSERT, DELETE, MAINTAIN",
-    "import_rows": "SELECT, INSERT, DELETE",
+    "import_rows": "SELECT, INSERT, DELETE, MAINTAIN",
 }
 
 

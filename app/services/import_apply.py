@@ -13,8 +13,8 @@ from app.services.ledger import Block
 
 _MOST_NAMED = 100
 
-# Whoever changes an item in place holds its lock before asking for the ledger's, so here the items come first, too. The
-# foreign keys would take these locks later.
+# Whoever changes a book or an item in place holds its lock before asking for the ledger's, so here they come first,
+# too. The foreign keys would take these locks later.
 _LOCK_ITEMS = statement(
     """
 SELECT count(*) FROM (
@@ -24,12 +24,15 @@ SELECT count(*) FROM (
 ) AS locked
 """
 )
+_LOCK_BOOK = statement("SELECT FROM books WHERE id = :book_id FOR KEY SHARE")
 _COUNT = statement(
     """
 SELECT count(price_offset) AS prices, count(item_offset) AS items FROM import_rows WHERE import_id = :import_id
 """
 )
 
+_NOW = statement("SELECT clock_timestamp()")
+_FORGOTTEN = statement("SELECT feed_floor > :base_seq FROM ledger")
 _BOOK_CHANGED = statement(
     """
 SELECT EXISTS (
@@ -43,23 +46,26 @@ SELECT EXISTS (
 # Set operations, because they take the same short time whatever the planner believes of tables that just grew.
 _MOVED = statement(
     """
-WITH repriced AS MATERIALIZED (
-    SELECT c.item_id FROM changes AS c
-    WHERE c.seq > :base_seq AND c.seq < :before_seq AND c.book_id = :book_id AND c.item_id IS NOT NULL
+WITH changed AS MATERIALIZED (
+    SELECT c.item_id, c.price_id, c.before, c.after, c.book_id FROM changes AS c
+    WHERE c.seq > :base_seq AND c.seq < :before_seq AND c.item_id IS NOT NULL
+),
+causes AS MATERIALIZED (
+    SELECT item_id, 'price-moved' AS code, 'has other prices than at the preview' AS message
+    FROM changed WHERE book_id = :book_id
     UNION
-    -- Scheduled before, and begun since.
-    SELECT p.item_id FROM price_rows AS p
+    SELECT p.item_id, 'price-began', 'has a scheduled price that began since the preview'
+    FROM price_rows AS p
     WHERE p.book_id = :book_id AND p.seq <= :base_seq AND p.valid_from > :planned_at AND p.valid_from <= :effective_at
+        AND NOT EXISTS (SELECT FROM price_retirements AS r WHERE r.price_id = p.id AND r.seq <= :base_seq)
+    UNION
+    SELECT item_id, 'item-changed', 'has another sku or gtin than at the preview, or was archived or restored'
+    FROM changed
+    WHERE price_id IS NULL AND (before ->> 'sku', before ->> 'gtin', before ->> 'archived_at')
+        IS DISTINCT FROM (after ->> 'sku', after ->> 'gtin', after ->> 'archived_at')
 ),
 moved AS MATERIALIZED (
-    (
-        SELECT item_id FROM repriced
-        UNION
-        SELECT c.item_id FROM changes AS c
-        WHERE c.seq > :base_seq AND c.seq < :before_seq AND c.price_id IS NULL AND c.item_id IS NOT NULL
-            AND (c.before ->> 'sku', c.before ->> 'gtin', c.before ->> 'archived_at')
-                IS DISTINCT FROM (c.after ->> 'sku', c.after ->> 'gtin', c.after ->> 'archived_at')
-    )
+    SELECT item_id FROM causes
     INTERSECT
     -- What the file does not name, and the import leaves alone, may move.
     SELECT r.item_id FROM import_rows AS r
@@ -67,19 +73,24 @@ moved AS MATERIALIZED (
     LIMIT :most
 ),
 unseen AS MATERIALIZED (
-    SELECT item_id FROM repriced WHERE :end_missing
+    SELECT item_id FROM causes
+    WHERE :end_missing AND EXISTS (
+        SELECT FROM price_rows AS p WHERE p.item_id = causes.item_id AND p.book_id = :book_id AND p.valid_to IS NULL
+    )
     EXCEPT
     SELECT r.item_id FROM import_rows AS r WHERE r.import_id = :import_id
     LIMIT :most
 )
-SELECT r.line, r.sku, r.gtin, 'price-moved' AS code, 'has other prices, or another key, than at the preview' AS message
-FROM import_rows AS r WHERE r.import_id = :import_id AND r.item_id IN (SELECT item_id FROM moved)
+SELECT DISTINCT ON (r.number) r.line, r.sku, r.gtin, c.code, c.message
+FROM import_rows AS r JOIN causes AS c ON c.item_id = r.item_id
+WHERE r.import_id = :import_id AND r.item_id IN (SELECT item_id FROM moved)
 UNION ALL
 SELECT r.line, r.sku, r.gtin, 'item-exists', 'was to be created, and exists now'
 FROM import_rows AS r JOIN items AS i ON i.sku = r.sku WHERE r.import_id = :import_id AND r.item_offset IS NOT NULL
 UNION ALL
 SELECT r.line, r.sku, r.gtin, 'item-exists', 'was to be created, and another item has its gtin now'
-FROM import_rows AS r JOIN items AS i ON i.gtin = r.gtin WHERE r.import_id = :import_id AND r.item_offset IS NOT NULL
+FROM import_rows AS r JOIN items AS i ON i.gtin = r.item ->> 'gtin'
+WHERE r.import_id = :import_id AND r.item_offset IS NOT NULL
 UNION ALL
 SELECT r.line, r.sku, r.gtin, 'already-over', 'ends before it would begin'
 FROM import_rows AS r
@@ -94,8 +105,9 @@ LIMIT :most
 _INSERT_ITEMS = statement(
     """
 INSERT INTO items (id, sku, name, description, gtin, unit, tax_category, attributes, version, created_at, updated_at)
-SELECT r.item_id, r.sku, r.item ->> 'name', r.item ->> 'description', r.gtin, coalesce(r.item ->> 'unit', 'C62'),
-    coalesce(r.item ->> 'tax_category', 'S'), coalesce(r.item -> 'attributes', '{}'), 1, :recorded_at, :recorded_at
+SELECT r.item_id, r.sku, r.item ->> 'name', r.item ->> 'description', r.item ->> 'gtin',
+    coalesce(r.item ->> 'unit', 'C62'), coalesce(r.item ->> 'tax_category', 'S'),
+    coalesce(r.item -> 'attributes', '{}'), 1, :recorded_at, :recorded_at
 FROM import_rows AS r
 WHERE r.import_id = :import_id AND r.item_offset IS NOT NULL
 ORDER BY r.number
@@ -156,6 +168,11 @@ async def moved(session: WriteSession, plan: Plan, *, before_seq: int, at: datet
     :param at: when prices without a beginning of their own would begin.
     """
     values = plan._asdict() | {"before_seq": before_seq, "most": _MOST_NAMED}
+    if await session.scalar(_FORGOTTEN, values):
+        # Perhaps nothing moved; but the log that would say so goes back only to here.
+        return [
+            FieldError("book", "preview-too-old", "may have changed in times that FEED_RETENTION_DAYS has forgotten")
+        ]
     if await session.scalar(_BOOK_CHANGED, values):
         return [
             FieldError("book", "book-changed", "has another currency, time zone or tax default than at the preview")
@@ -175,14 +192,17 @@ async def write(session: WriteSession, plan: Plan, *, effective_at: datetime | N
     :raises ImportConflict: if prices moved since it was made. The transaction must not be committed then.
     """
     values: dict[str, Any] = plan._asdict()
+    await session.execute(_LOCK_BOOK, values)
     await session.execute(_LOCK_ITEMS, values)
     prices, items = (await session.execute(_COUNT, values)).one()
     if prices:
         # From here until the commit nobody else writes.
         block = await ledger.advance_block(session, prices + items)
     else:
+        # Nothing to write, and still a question whether that holds now.
         head = await ledger.head(session)
-        block = Block(head.seq + 1, head.seq, head.recorded_at)
+        now: datetime = (await session.execute(_NOW)).scalar_one()
+        block = Block(head.seq + 1, head.seq, max(now, head.recorded_at))
     faults = await moved(session, plan, before_seq=block.first_seq, at=effective_at or block.recorded_at)
     if faults:
         raise ImportConflict(

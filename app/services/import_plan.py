@@ -15,7 +15,7 @@ comes between.
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from app.database import WriteSession
@@ -76,6 +76,13 @@ _BEFORE_PRICES = ",\n".join(
             message="'is given to more than one new item of this file'",
         ),
         _error(
+            "subject_id IS NULL AND two_gtins",
+            column="'gtin'",
+            value="gtin",
+            code="conflicting-gtin",
+            message="'differs from that of another row for the same new item'",
+        ),
+        _error(
             "twins > 1",
             column=_KEY,
             value="coalesce(sku, gtin)",
@@ -114,6 +121,7 @@ _WITH_PRICES = ",\n".join(
             code="change-too-large",
             message=(
                 "'changes the price by ' || trim_scale(percent) || ' %, from ' || trim_scale(old_amount) || "
+                "CASE WHEN old_per <> 1 THEN ' per ' || trim_scale(old_per) ELSE '' END || "
                 "': more than max_change_percent allows'"
             ),
         ),
@@ -143,20 +151,22 @@ compared AS (
     SELECT *,
         count(*) OVER same AS twins, min(line) OVER same AS first_line,
         min(subject) OVER claim AS gtin_first, max(subject) OVER claim AS gtin_last,
-        first_value(item) OVER (PARTITION BY subject ORDER BY (item ->> 'name') IS NULL, number) AS new_item
+        first_value(item) OVER (PARTITION BY subject ORDER BY (item ->> 'name') IS NULL, number) AS new_item,
+        min(gtin) OVER newcomer AS new_gtin, min(gtin) OVER newcomer <> max(gtin) OVER newcomer AS two_gtins
     FROM named
     WINDOW same AS (PARTITION BY subject, units, starts, ends, errors IS NULL),
-        claim AS (PARTITION BY gtin, subject_id IS NULL AND errors IS NULL)
+        claim AS (PARTITION BY gtin, subject_id IS NULL AND errors IS NULL),
+        newcomer AS (PARTITION BY subject, errors IS NULL)
 ),
 checked AS MATERIALIZED (
-    SELECT number, line, sku, gtin, subject, subject_id, new_item, amount, per, units, tax_rate, tax, tax_stated,
-        tax_included, valid_from, starts, ends, reason, cells,
+    SELECT number, line, sku, gtin, new_gtin, subject, subject_id, new_item, amount, per, units, tax_rate, tax,
+        tax_stated, tax_included, valid_from, starts, ends, reason, cells,
         coalesce(errors, to_jsonb(nullif(array_remove(ARRAY[{_BEFORE_PRICES}], NULL), '{{}}'))) AS errors
     FROM compared
 ),
 stood AS (
-    SELECT c.number, c.line, c.sku, c.gtin, c.subject, c.subject_id, c.new_item, c.amount, c.units, c.tax_stated,
-        c.valid_from, c.starts, c.ends, c.reason, c.cells, c.errors,
+    SELECT c.number, c.line, c.sku, c.gtin, c.new_gtin, c.subject, c.subject_id, c.new_item, c.amount, c.units,
+        c.tax_stated, c.valid_from, c.starts, c.ends, c.reason, c.cells, c.errors,
         old.id AS old_id, old.amount AS old_amount, old.per AS old_per, old.tax_rate AS old_tax_rate,
         old.tax AS old_tax, old.tax_included AS old_tax_included, old.valid_from AS old_starts, old.same,
         coalesce(c.per, old.per, 1) AS per,
@@ -204,7 +214,7 @@ created AS MATERIALIZED (
     SELECT subject, uuidv7() AS id FROM (SELECT subject FROM decided WHERE creates ORDER BY number) AS ordered
 )
 SELECT :import_id, d.number, d.line, d.status, d.sku, d.gtin, coalesce(d.subject_id, n.id),
-    CASE WHEN d.creates THEN d.new_item END,
+    CASE WHEN d.creates THEN d.new_item || jsonb_build_object('gtin', d.new_gtin) END,
     CASE WHEN d.creates THEN sum(d.creates::int + d.records::int) OVER running - 1 END,
     CASE WHEN d.faults IS NULL THEN d.amount END, CASE WHEN d.faults IS NULL THEN d.per END,
     CASE WHEN d.faults IS NULL THEN d.units END, CASE WHEN d.faults IS NULL THEN d.tax_rate END,
@@ -223,8 +233,8 @@ WINDOW running AS (ORDER BY d.number)
 
 _INSERT_MISSING = statement(
     """
-INSERT INTO import_rows (import_id, number, status, sku, gtin, item_id, amount, per, min_quantity, tax_included,
-    valid_from, price_id, price_offset, old_price_id, supersedes)
+INSERT INTO import_rows (import_id, number, status, sku, gtin, item_id, amount, per, min_quantity, tax_rate,
+    tax_included, valid_from, price_id, price_offset, old_price_id, supersedes)
 WITH standing AS (
     -- A set operation, because it takes the same short time whatever the planner believes of the tables.
     SELECT p.item_id FROM price_rows AS p
@@ -245,9 +255,10 @@ missing AS (
         ORDER BY p.min_quantity, p.valid_from DESC, p.seq DESC
     ) AS p ON p.amount IS NOT NULL
 )
-SELECT :import_id, :rows + m.place, 'missing', m.sku, m.gtin, m.item_id, NULL, m.per, m.min_quantity, m.tax_included,
-    :effective_at, CASE WHEN :end_missing THEN uuidv7() END, CASE WHEN :end_missing THEN :last_offset + m.place END,
-    m.id, CASE WHEN :end_missing AND m.valid_from = :planned_at THEN m.id END
+SELECT :import_id, :rows + m.place, 'missing', m.sku, m.gtin, m.item_id, NULL, m.per, m.min_quantity, m.tax_rate,
+    m.tax_included, :effective_at, CASE WHEN :end_missing THEN uuidv7() END,
+    CASE WHEN :end_missing THEN :last_offset + m.place END, m.id,
+    CASE WHEN :end_missing AND m.valid_from = :planned_at THEN m.id END
 FROM missing AS m
 """
 )
@@ -258,7 +269,7 @@ FROM import_rows WHERE import_id = :import_id GROUP BY status
 """
 )
 _CLEAR = statement("DELETE FROM import_staging WHERE import_id = :import_id")
-_ANALYZE = statement("ANALYZE import_staging")
+_ANALYZE = {table: statement(f"ANALYZE {table}") for table in ("import_staging", "import_rows")}
 _FEW_ROWS = 1000
 """So many can be joined in any way without harm."""
 
@@ -280,13 +291,15 @@ class Terms:
     max_change_percent: Decimal
 
 
-async def know_rows(session: WriteSession, rows: int) -> None:
-    """Let the planner know how many rows are staged: what it believes is of an import before, or of none.
+async def know_rows(
+    session: WriteSession, rows: int, table: Literal["import_staging", "import_rows"] = "import_staging"
+) -> None:
+    """Let the planner know how many rows there are: what it believes is of an import before, or of none.
 
     In a transaction of its own, because another one that does this waits for its end.
     """
     if rows > _FEW_ROWS:
-        await session.execute(_ANALYZE)
+        await session.execute(_ANALYZE[table])
 
 
 async def make(session: WriteSession, terms: Terms) -> dict[str, int]:

@@ -1,6 +1,5 @@
 """What the rows of an import do: page by page for machines, and as the file to correct for people."""
 
-import csv
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -13,6 +12,7 @@ from sqlalchemy import RowMapping, func, or_, select
 from app import exact_json, money, price_list
 from app.database import Database, ReadSession
 from app.import_columns import ERRORS_COLUMN
+from app.import_files import DELIMITERS
 from app.models import PlannedRow, PriceRow
 from app.pagination import Cursors
 from app.schemas.import_run import ImportRowReport, ImportRows, RowError, RowStatus, Terms
@@ -22,9 +22,7 @@ _TERMS = ("amount", "per", "min_quantity", "tax_rate", "tax", "tax_included", "v
 _SIZE = func.coalesce(func.abs(PlannedRow.percent), -1)
 """How large a change is; what cannot be compared comes last."""
 
-_SELECT = select(
-    *PlannedRow.__table__.c, _SIZE.label("size"), *(getattr(PriceRow, name).label(f"old_{name}") for name in _TERMS)
-).outerjoin(PriceRow, PriceRow.id == PlannedRow.old_price_id)
+_SELECT = select(*PlannedRow.__table__.c, _SIZE.label("size"))
 _BATCH = 1000
 
 
@@ -57,7 +55,14 @@ async def page(
             size = Decimal(after["size"])
             later = or_(size > _SIZE, (size == _SIZE) & later)
         statement = statement.where(later)
-    rows = (await session.execute(statement)).mappings().all()
+    found = statement.subquery("found")
+    # Joined only now, so that no row is looked up that is not shown.
+    shown = (
+        select(*found.c, *(getattr(PriceRow, name).label(f"old_{name}") for name in _TERMS))
+        .outerjoin(PriceRow, PriceRow.id == found.c.old_price_id)
+        .order_by(*([found.c.size.desc()] if order == "change" else []), found.c.number)
+    )
+    rows = (await session.execute(shown)).mappings().all()
     following = None
     if len(rows) > limit:
         rows = rows[:limit]
@@ -105,6 +110,8 @@ async def error_file(database: Database, record: RowMapping) -> AsyncIterator[by
     """
     write = _csv_line(record) if record["options"]["format"] == "csv" else _json_line
     if record["options"]["format"] == "csv":
+        if record["delimiter"] not in DELIMITERS:
+            yield f"sep={record['delimiter']}\r\n".encode()
         yield write(json.dumps(record["header"]), ERRORS_COLUMN)
     number = 0
     while True:
@@ -128,28 +135,22 @@ def _in_words(errors: list[dict[str, Any]]) -> str:
     return "; ".join(" ".join(filter(None, (error["column"], error["message"]))) for error in errors)
 
 
-class _Line:
-    """What the csv module writes a line to: it answers with the line itself."""
-
-    @staticmethod
-    def write(line: str) -> str:
-        return line
-
-
 def _csv_line(record: RowMapping) -> Any:
     header = [name.strip().lower() for name in record["header"]]
     place = header.index(ERRORS_COLUMN) if ERRORS_COLUMN in header else None
-    writer: Any = csv.writer(_Line(), delimiter=record["delimiter"])
+    width = len(header)
 
     def write(cells: str, errors: str) -> bytes:
         # A spreadsheet must not run what somebody wrote into a list.
         line = [price_list.guard(price_list.unguard(cell)) if cell else cell for cell in json.loads(cells)]
-        if place is None or place >= len(line):
+        wrong = len(line) != width
+        line += [""] * (width - len(line))
+        if place is None:
             line.append(errors)
         else:
             line[place] = errors
-        text: str = writer.writerow(line)
-        return text.encode()
+        # A row of the wrong width must not become one of the right width by what is added here.
+        return price_list.csv_text([*line, ""] if wrong else line, record["delimiter"]).encode()
 
     return write
 

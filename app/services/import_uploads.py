@@ -10,12 +10,14 @@ from uuid import UUID
 
 import structlog
 from sqlalchemy import RowMapping, delete, func, insert, select, update
+from starlette.requests import ClientDisconnect
 
 from app import import_columns, money
 from app.database import Database, WriteSession
 from app.errors import (
     DatabaseUnavailable,
     FieldError,
+    ImportConflict,
     ImportHasErrors,
     InvalidRequest,
     ProblemError,
@@ -28,9 +30,11 @@ from app.observability.metrics import IMPORT_ROWS, IMPORT_SECONDS, IMPORTS, Impo
 from app.schemas import import_run as schemas
 from app.schemas.import_run import ImportState, RowStatus
 from app.services import books, import_apply, import_plan, import_staging, imports, ledger
+from app.services.import_reading import Format, Staged
 
 logger = structlog.get_logger(__name__)
 
+_CLOSE_ATTEMPTS = 2
 _BOOK = select(Book.id, Book.time_zone, Book.tax_included)
 
 
@@ -112,12 +116,12 @@ async def upload(
         )
     assert import_id is not None  # noqa: S101 - the statement returns it
     try:
-        how = import_staging.Format(file.format, file.charset, file.decimal, sources, book.time_zone, limits.most_rows)
+        how = Format(file.format, file.charset, file.decimal, sources, book.time_zone, limits.most_rows)
         with IMPORT_SECONDS.labels(ImportStep.READ).time():
             staged = await import_staging.stage(database, import_id, body, how)
         _check_digest(staged, digest)
         with IMPORT_SECONDS.labels(ImportStep.COMPARE).time():
-            outcome = await _plan(database, import_id, staged)
+            outcome = await _plan(database, import_id, staged, book.time_zone)
     except FileError as error:
         where = f"line/{error.line}" if error.line else "body"
         problem = UnreadableFile(
@@ -142,18 +146,20 @@ async def upload(
         raise
 
 
-def _check_digest(staged: import_staging.Staged, digest: bytes | None) -> None:
+def _check_digest(staged: Staged, digest: bytes | None) -> None:
     if digest is not None and staged.digest.digest() != digest:
         raise FileError("digest-mismatch", "is not the one that Content-Digest describes; send it again")
 
 
-async def _plan(database: Database, import_id: UUID, staged: import_staging.Staged) -> Outcome:
+async def _plan(database: Database, import_id: UUID, staged: Staged, time_zone: str) -> Outcome:
     sha256 = staged.digest.hexdigest()
     async with database.importing() as session:
         await import_plan.know_rows(session, staged.rows)
     async with database.importing() as session:
         # The same file, sent twice at once, makes one import.
         await session.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(sha256, 0))))
+        # First, so that what changes from here on is a change after it.
+        head = await ledger.head(session)
         record = await imports.locked(session, import_id)
         if record["state"] != ImportState.STAGED:
             raise imports.not_open(record)
@@ -161,7 +167,12 @@ async def _plan(database: Database, import_id: UUID, staged: import_staging.Stag
             await import_plan.clear(session, import_id)
             await session.execute(delete(ImportRecord).where(ImportRecord.id == import_id))
             return Outcome(imports.document(same), is_new=False)
-        head = await ledger.head(session)
+        if record["time_zone"] != time_zone:
+            raise ImportConflict(
+                f"Book {record['book']} got another time zone while the file was read, and its dates would begin at "
+                "other instants. Send it again.",
+                [FieldError("book", "book-changed", "has another time zone than when the upload began")],
+            )
         planned_at = record["effective_at"] or await _now(session, head)
         counts = await import_plan.make(
             session,
@@ -195,6 +206,8 @@ async def _plan(database: Database, import_id: UUID, staged: import_staging.Stag
             "file_bytes": staged.bytes,
         }
         await session.execute(update(ImportRecord).where(ImportRecord.id == import_id).values(values))
+    async with database.importing() as session:
+        await import_plan.know_rows(session, staged.rows, "import_rows")
     IMPORTS.labels(ImportResult.PREVIEWED).inc()
     for status in RowStatus:
         IMPORT_ROWS.labels(status).inc(counts[status])
@@ -238,11 +251,16 @@ async def _give_up(database: Database, import_id: UUID, error: BaseException) ->
     """Close an upload that led to nothing, as far as the database lets us; housekeeping does the rest."""
     if isinstance(error, ProblemError):
         reason = error.detail
-    elif isinstance(error, asyncio.CancelledError):
+    elif isinstance(error, asyncio.CancelledError | ClientDisconnect):
         reason = "The upload was cut off, by its client or by the stop of this process."
     else:
         reason = "The service failed; its log says how."
-    try:
-        await imports.close(database, import_id, ImportState.FAILED, reason)
-    except ProblemError as error:
-        logger.warning("import left open", import_id=str(import_id), reason=error.detail)
+    for attempt in range(_CLOSE_ATTEMPTS):
+        try:
+            await imports.close(database, import_id, ImportState.FAILED, reason)
+        except ProblemError as problem:
+            # What cut the upload may have cut this connection, too; the next one is new.
+            if attempt == _CLOSE_ATTEMPTS - 1:
+                logger.warning("import left open", import_id=str(import_id), reason=problem.detail)
+        else:
+            return

@@ -5,7 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import RowMapping, Uuid, bindparam, delete, exists, func, select, update
+from sqlalchemy import RowMapping, Text, Uuid, any_, bindparam, delete, exists, func, literal_column, select, update
 
 from app.database import Database, ReadSession, WriteSession
 from app.errors import FieldError, ImportConflict, ImportHasErrors, ImportNotOpen, UnknownImport
@@ -19,9 +19,9 @@ from app.services.import_apply import Plan
 
 logger = structlog.get_logger(__name__)
 
-_SELECT = select(*ImportRecord.__table__.c, Book.key.label("book"), Book.currency, Book.tax_included).join(
-    Book, Book.id == ImportRecord.book_id
-)
+_SELECT = select(
+    *ImportRecord.__table__.c, Book.key.label("book"), Book.currency, Book.time_zone, Book.tax_included
+).join(Book, Book.id == ImportRecord.book_id)
 LOCK = _SELECT.with_for_update(of=ImportRecord)
 """Imports with the key and terms of their books, to be narrowed down; whoever changes one has locked it before."""
 _MOST_NAMED = 100
@@ -29,10 +29,11 @@ _NAMELESS = select(
     exists().where(
         PlannedRow.import_id == bindparam("import_id", type_=Uuid()),
         PlannedRow.status == RowStatus.ERROR,
-        PlannedRow.sku.is_(None),
-        PlannedRow.gtin.is_(None),
+        PlannedRow.item_id.is_(None),
+        ~PlannedRow.errors.contains([{"code": "unknown-item"}]),
     )
 )
+"""Whether a row with errors may be about an item that the plan takes for missing."""
 
 
 async def apply(database: Database, import_id: UUID, *, actor: str) -> schemas.ImportRun:
@@ -84,38 +85,52 @@ async def apply(database: Database, import_id: UUID, *, actor: str) -> schemas.I
     return document(record, **values)
 
 
-async def cancel(database: Database, import_id: UUID) -> schemas.ImportRun:
-    """Give up a preview. One that is over already is answered as it is.
+async def cancel(session: WriteSession, import_id: UUID) -> schemas.ImportRun:
+    """Give up a preview. One that is over already is answered as it is. Its rows go with the next housekeeping.
 
     :raises UnknownImport: if there is none.
     :raises ImportNotOpen: if it is applied, or its file is still being read.
     """
-    async with database.importing() as session:
-        record = await locked(session, import_id)
-        if record["state"] in (ImportState.APPLIED, ImportState.STAGED):
-            raise not_open(record)
-        if record["state"] != ImportState.PREVIEWED:
-            return document(record)
-        values = {"state": ImportState.EXPIRED, "expires_at": None}
-        await session.execute(update(ImportRecord).where(ImportRecord.id == import_id).values(values))
-        await session.execute(delete(PlannedRow).where(PlannedRow.import_id == import_id))
+    record = await locked(session, import_id)
+    if record["state"] in (ImportState.APPLIED, ImportState.STAGED):
+        raise not_open(record)
+    if record["state"] != ImportState.PREVIEWED:
+        return document(record)
+    values = {"state": ImportState.EXPIRED, "expires_at": None}
+    await session.execute(update(ImportRecord).where(ImportRecord.id == import_id).values(values))
     return document(record, **values)
 
 
-_OVER = ImportRecord.state.in_((ImportState.STAGED, ImportState.PREVIEWED)) & (ImportRecord.expires_at < func.now())
+async def expire(session: WriteSession) -> bool:
+    """Close previews and uploads whose time is up; there are no more then."""
+    over = ImportRecord.state.in_((ImportState.STAGED, ImportState.PREVIEWED)) & (ImportRecord.expires_at < func.now())
+    closing = update(ImportRecord).where(over).values(state=ImportState.EXPIRED, expires_at=None)
+    for import_id in (await session.execute(closing.returning(ImportRecord.id))).scalars():
+        logger.info("import expired", import_id=str(import_id))
+    return False
+
+
 _UPLOADS = select(ImportRecord.id).where(ImportRecord.state == ImportState.STAGED)
+_place = literal_column("import_staging.ctid", Text())
+_LEFT_BEHIND = delete(STAGING).where(
+    # PostgreSQL's own word for the place of a row, because these have no key.
+    _place
+    == any_(func.array(select(_place).where(STAGING.c.import_id.not_in(_UPLOADS)).limit(10_000).scalar_subquery()))
+)
 _FORGET_AT_ONCE = 10_000
 
 
-async def expire(session: WriteSession, *, report_days: float) -> bool:
-    """Close previews and uploads whose time is up, forget rows that nobody can ask for, and say whether there are more.
+async def forget_staged(session: WriteSession) -> bool:
+    """Delete staged rows of uploads that are over, as a crash leaves them, and say whether there may be more."""
+    deleted: Any = await session.execute(_LEFT_BEHIND)
+    return bool(deleted.rowcount)
+
+
+async def forget_rows(session: WriteSession, *, report_days: float) -> bool:
+    """Delete rows of previews that expired and of old reports, and say whether there may be more.
 
     :param report_days: how long the rows of a report are kept.
     """
-    closing = update(ImportRecord).where(_OVER).values(state=ImportState.EXPIRED, expires_at=None)
-    for import_id in (await session.execute(closing.returning(ImportRecord.id))).scalars():
-        logger.info("import expired", import_id=str(import_id))
-    await session.execute(delete(STAGING).where(STAGING.c.import_id.not_in(_UPLOADS)))
     old = ImportRecord.created_at < func.now() - timedelta(days=report_days)
     closed = ImportRecord.state.not_in((ImportState.STAGED, ImportState.PREVIEWED))
     first = select(func.min(PlannedRow.number)).where(PlannedRow.import_id == ImportRecord.id).scalar_subquery()
@@ -230,16 +245,19 @@ async def _has_errors(session: WriteSession, record: RowMapping, why: str) -> Im
 
 
 async def close(database: Database, import_id: UUID, state: ImportState, reason: str) -> None:
-    """End an import that led to nothing."""
-    async with database.importing() as session:
-        await session.execute(
-            update(ImportRecord)
-            .where(ImportRecord.id == import_id, ImportRecord.state.in_((ImportState.STAGED, ImportState.PREVIEWED)))
-            .values(state=state, failure=reason, expires_at=None)
-        )
+    """End an import that led to nothing, unless it has ended already. Its staged rows go, too."""
+    ending = (
+        update(ImportRecord)
+        .where(ImportRecord.id == import_id, ImportRecord.state.in_((ImportState.STAGED, ImportState.PREVIEWED)))
+        .values(state=state, failure=reason, expires_at=None)
+    )
+    # Not among the imports, so that nobody waits for their work to hear of this.
+    async with database.writing() as session:
+        ended: Any = await session.execute(ending)
         await import_plan.clear(session, import_id)
-    IMPORTS.labels(ImportResult(state)).inc()
-    logger.warning("import closed", import_id=str(import_id), state=state, reason=reason)
+    if ended.rowcount:
+        IMPORTS.labels(ImportResult(state)).inc()
+        logger.warning("import closed", import_id=str(import_id), state=state, reason=reason)
 
 
 def plan_of(record: RowMapping) -> Plan:

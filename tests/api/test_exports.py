@@ -190,7 +190,7 @@ async def test_a_pinned_export_never_changes(client: Client, form: str, monkeypa
             await create(client, f"New {number}", price={"amount": "1"})
             if number % 3 == 2:
                 await client.delete(address, headers={"If-Match": "*"})
-            await client.patch("/v1/books/default", json={"name": f"Book {number}"}, headers={"If-Match": "*"})
+            await client.patch("/v1/books/yen", json={"name": f"Book {number}"}, headers={"If-Match": "*"})
             if stop.is_set():
                 return
 
@@ -347,14 +347,18 @@ async def test_what_nobody_can_accept(client: Client) -> None:
 
 
 async def test_a_day_begins_in_the_time_zone_that_the_book_had(client: Client) -> None:
+    await book(client, "zoned", "EUR", time_zone="UTC")
     address = await create(client, "Frame", sku="A")
-    await record(client, address, "1", valid_from="2026-01-01T00:00:00Z")
-    await record(client, address, "2", valid_from="2026-06-01T23:00:00Z")
+    await record(client, address, "1", valid_from="2026-01-01T00:00:00Z", book="zoned")
+    await record(client, address, "2", valid_from="2026-06-01T23:00:00Z", book="zoned")
     seq = (await export(client)).headers["pricebook-seq"]
-    moved = await client.patch("/v1/books/default", json={"time_zone": "Europe/Berlin"}, headers={"If-Match": "*"})
+    moved = await client.patch("/v1/books/zoned", json={"time_zone": "Europe/Berlin"}, headers={"If-Match": "*"})
     assert moved.status_code == 200
     amounts = [
-        [row["amount"] for row in csv.DictReader((await export(client, at="2026-06-02", **query)).text.splitlines())]
+        [
+            row["amount"]
+            for row in csv.DictReader((await export(client, book="zoned", at="2026-06-02", **query)).text.splitlines())
+        ]
         for query in ({}, {"known_seq": seq})
     ]
     assert amounts == [["1.00"], ["2.00"]]

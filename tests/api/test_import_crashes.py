@@ -54,7 +54,7 @@ async def test_connections_that_ended_while_the_file_was_read(
     # Reads meet ended connections, too; the first that does has the pool replace them all.
     while (await client.get("/v1/imports")).status_code == 503:
         pass
-    assert await _is_unavailable(client, answer) == "The database cannot be reached. Try again."
+    assert await _is_unavailable(client, answer) == "The database went away. Try again."
     again = await client.post("/v1/imports", content=_file(), headers=CSV)
     assert (again.status_code, again.json()["counts"]["create"]) == (201, 1_001)
 

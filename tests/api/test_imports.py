@@ -6,6 +6,7 @@ import csv
 import hashlib
 import io
 import json
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -13,6 +14,10 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
+from app.database import Database
+from app.housekeeping import jobs
+from app.services import imports
+from app.settings import Settings
 from tests.api.test_statements import statements
 
 Client = httpx2.AsyncClient
@@ -162,12 +167,11 @@ async def test_cancelled_is_over(client: Client, owner: asyncpg.Connection) -> N
     cancelled = (await client.delete(f"/v1/imports/{run['id']}")).json()
     assert cancelled == run | {"state": "expired", "expires_at": None}
     assert (await client.delete(f"/v1/imports/{run['id']}")).json() == cancelled
-    assert await rows_of(client, run) == []
     refused = await apply(client, run)
     assert (refused.status_code, refused.json()["type"]) == (409, "/problems/import-not-open")
     again = await sent(client)
     assert (again["id"] != run["id"], again["state"]) == (True, "previewed")
-    assert await owner.fetchval("SELECT count(*) FROM import_rows") == 3
+    assert await owner.fetchval("SELECT count(*) FROM import_rows WHERE import_id = $1::uuid", again["id"]) == 3
 
 
 async def test_a_preview_holds_until_its_time_is_up(client: Client, owner: asyncpg.Connection) -> None:
@@ -396,9 +400,9 @@ async def test_columns_are_mapped(client: Client) -> None:
     [
         ("recorded", "price-moved"),
         ("voided", "price-moved"),
-        ("archived", "price-moved"),
-        ("renamed", "price-moved"),
-        ("gtin", "price-moved"),
+        ("archived", "item-changed"),
+        ("renamed", "item-changed"),
+        ("gtin", "item-changed"),
         ("created", "item-exists"),
         ("gtin taken", "item-exists"),
         ("unseen", "item-unseen"),
@@ -604,3 +608,177 @@ async def test_the_plan_does_not_hang_on_what_the_planner_believes(client: Clien
     assert reports[0] == reports[1]
     assert reports[0][0] == {"rows": 1999, "create": 0, "change": 1714, "unchanged": 285, "error": 0, "missing": 1}
     assert await owner.fetchval("SELECT count(*) FROM import_staging") == 0
+
+
+async def housekeeping(settings: Settings, **changes: object) -> None:
+    """What housekeeping does, until nothing is left to do."""
+    database = Database(settings)
+    try:
+        for job in jobs(settings.model_copy(update=changes)).values():
+            more = True
+            while more:
+                async with database.writing() as session:
+                    more = await job(session)
+    finally:
+        await database.close()
+
+
+async def test_housekeeping_closes_what_is_over_and_forgets_its_rows(
+    client: Client, owner: asyncpg.Connection, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(imports, "_FORGET_AT_ONCE", 2)
+    over, cancelled = await sent(client), await sent(client, NEW)
+    await client.delete(f"/v1/imports/{cancelled['id']}")
+    await owner.execute("UPDATE imports SET expires_at = now() - interval '1 second' WHERE id = $1::uuid", over["id"])
+    kept, reported = await sent(client, on_error="skip"), await sent(client, NEW, on_error="skip")
+    await applied(client, kept)
+    old = await sent(client, b"sku,amount\r\nA,1.70\r\n")
+    await applied(client, old)
+    await owner.execute("UPDATE imports SET created_at = now() - interval '2 days' WHERE id = $1::uuid", old["id"])
+    uploading = "01900000-0000-7000-8000-000000000001"
+    await owner.execute(
+        "INSERT INTO imports (id, book_id, mode, state, options, created_at, created_by, expires_at) "
+        "SELECT $1, book_id, mode, 'staged', options, now(), created_by, now() + interval '1 day' FROM imports LIMIT 1",
+        uploading,
+    )
+    await owner.execute(
+        "INSERT INTO import_staging (import_id, number, line, tax_stated, cells) "
+        "VALUES ($1, 1, 2, false, '[]'), ($2, 1, 2, false, '[]')",
+        uploading,
+        over["id"],
+    )
+    await housekeeping(settings, import_report_days=1)
+    states = {str(row["id"]): row["state"] for row in await owner.fetch("SELECT id, state FROM imports")}
+    assert (states[over["id"]], states[cancelled["id"]], states[uploading]) == ("expired", "expired", "staged")
+    assert (states[kept["id"]], states[reported["id"]]) == ("applied", "previewed")
+    left = await owner.fetch("SELECT DISTINCT import_id FROM import_rows")
+    assert {str(row["import_id"]) for row in left} == {kept["id"], reported["id"]}
+    staged = await owner.fetch("SELECT import_id FROM import_staging")
+    assert [str(row["import_id"]) for row in staged] == [uploading]
+    assert (await get(client, f"/v1/imports/{old['id']}"))["counts"]["rows"] == 1
+
+
+@pytest.mark.parametrize("first", ["the book", "the import"])
+async def test_a_book_may_be_changed_while_a_list_is_applied(
+    client: Client, owner: asyncpg.Connection, first: str
+) -> None:
+    """Neither waits for the other in a circle, whichever comes first."""
+    rows = "".join(f"R-{number},Row {number},1\r\n" for number in range(3_000))
+    run = await sent(client, f"sku,name,amount\r\n{rows}")
+    name = {"name": "While a list is applied"}
+    both = [client.patch("/v1/books/default", json=name, headers={"If-Match": "*"}), apply(client, run)]
+    if first == "the import":
+        both.reverse()
+    answers = await asyncio.gather(*both)
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
+async def test_changes_that_the_feed_forgot_are_a_conflict(
+    client: Client, owner: asyncpg.Connection, settings: Settings
+) -> None:
+    await applied(client, await sent(client))
+    stale = await sent(client, NEW)
+    await applied(client, await sent(client, b"sku,amount\r\nA,2\r\nB,2.5\r\nC,3.5\r\n"))
+    await owner.execute("SET session_replication_role = replica")
+    await owner.execute("UPDATE changes SET at = at - interval '3 days'")
+    await owner.execute("SET session_replication_role = DEFAULT")
+    await housekeeping(settings, feed_retention_days=1)
+    refused = await apply(client, stale)
+    assert (refused.status_code, refused.json()["type"]) == (409, "/problems/import-conflict")
+    assert refused.json()["errors"][0]["code"] == "preview-too-old"
+
+
+async def test_a_price_that_comes_back_has_its_tax_rate(client: Client) -> None:
+    await applied(client, await sent(client))
+    await applied(client, await sent(client, b"sku,amount\r\nA,1.50\r\nC,3\r\n", missing="end"))
+    assert (await client.get("/v1/items/sku:B/price")).json()["type"] == "/problems/not-for-sale"
+    await applied(client, await sent(client, b"sku,amount\r\nA,1.50\r\nB,2\r\nC,3\r\n"))
+    assert (await get(client, "/v1/items/sku:B/price"))["tax_rate"] == "7"
+
+
+async def test_no_item_ends_whose_row_may_be_the_one_that_cannot_be_read(client: Client) -> None:
+    await applied(client, await sent(client))
+    torn = b'{"sku":"A","amount":"1.50"}\n{"sku":"C","amount":"3"}\n{"sku":"B","amo\n'
+    run = await sent(client, torn, NDJSON, missing="end", on_error="skip")
+    assert run["counts"] | {"error": 1, "missing": 1} == run["counts"]
+    refused = await apply(client, run)
+    assert (refused.status_code, refused.json()["type"]) == (422, "/problems/import-has-errors")
+    assert (await get(client, "/v1/items/sku:B/price"))["amount"] == "2.00"
+    # A row that names no item of ours ends none.
+    foreign = b"sku,amount\r\nA,1.50\r\nC,3\r\nZ,1\r\n"
+    await applied(client, await sent(client, foreign, missing="end", on_error="skip", create=False))
+    assert (await client.get("/v1/items/sku:B/price")).json()["type"] == "/problems/not-for-sale"
+
+
+async def test_not_for_sale_needs_no_tax(client: Client) -> None:
+    item = {"sku": "T", "name": "Taxed", "price": {"amount": "10", "tax": "2"}}
+    assert (await client.post("/v1/items", json=item)).status_code == 201
+    refused = await sent(client, b"sku,amount\r\nT,11\r\n")
+    assert (await rows_of(client, refused))[0]["errors"][0]["code"] == "tax-missing"
+    run = await sent(client, b"sku,amount\r\nT,not-for-sale\r\n")
+    assert (await rows_of(client, run))[0]["new"]["tax"] is None
+    await applied(client, run)
+
+
+async def test_the_gtin_of_a_new_item_is_that_of_any_of_its_rows(client: Client) -> None:
+    rows = b"sku,name,gtin,amount,min_quantity\r\nN,New,,2,1\r\nN,,4006381333931,1,10\r\n"
+    await applied(client, await sent(client, rows))
+    assert (await get(client, "/v1/items/sku:N"))["gtin"] == "4006381333931"
+    two = b"sku,name,gtin,amount,min_quantity\r\nM,Two,96385074,2,1\r\nM,,4012345678901,1,10\r\n"
+    faulty = await rows_of(client, await sent(client, two), status="error")
+    assert [row["errors"][0]["code"] for row in faulty] == ["conflicting-gtin"] * 2
+
+
+async def test_files_to_correct_keep_their_faults(client: Client) -> None:
+    """Separators, names that look like formulas, and rows of the wrong width come back as they were."""
+    body = b"sep=|\r\n+code|=price|extra\r\nA|x|1\r\nB|2\r\n"
+    mapping = ["sku:+code", "amount:=price", "name:+code"]
+    for _ in range(3):
+        run = await sent(client, body, mapping=mapping)
+        assert [row["errors"][0]["code"] for row in await rows_of(client, run)] == ["not-a-number", "wrong-width"]
+        file = await client.get(f"/v1/imports/{run['id']}/rows", params={"status": "error", "format": "file"})
+        body = file.content
+        assert body.startswith(b"sep=|\r\n")
+
+
+@pytest.mark.parametrize("parameter", ["limit", "order", "cursor"])
+async def test_a_file_to_correct_is_whole(client: Client, parameter: str) -> None:
+    run = await sent(client)
+    query = {"status": "error", "format": "file", parameter: {"limit": "1", "order": "line"}.get(parameter, "x")}
+    refused = await client.get(f"/v1/imports/{run['id']}/rows", params=query)
+    assert refused.json()["errors"][0]["pointer"] == f"query/{parameter}"
+
+
+@pytest.mark.parametrize("restored", [True, False])
+async def test_what_is_missing_only_since_the_preview_is_a_conflict(client: Client, restored: bool) -> None:
+    """An item that was restored, and one whose first price began."""
+    await applied(client, await sent(client))
+    if restored:
+        assert (await client.delete("/v1/items/sku:C", headers={"If-Match": "*"})).status_code == 200
+    else:
+        item = {"sku": "D", "name": "Desk", "price": {"amount": "9", "valid_from": soon()}}
+        assert (await client.post("/v1/items", json=item)).status_code == 201
+    run = await sent(client, b"sku,amount\r\nA,1.50\r\nB,2\r\n" + (b"" if restored else b"C,3\r\n"), missing="end")
+    assert run["counts"]["missing"] == 0
+    if restored:
+        back = await client.patch("/v1/items/sku:C", json={"archived_at": None}, headers={"If-Match": "*"})
+        assert back.status_code == 200
+    else:
+        await asyncio.sleep(2.2)
+        assert (await client.get("/v1/items/sku:D/price")).status_code == 200
+    refused = await apply(client, run)
+    assert (refused.status_code, refused.json()["errors"][0]["code"]) == (409, "item-unseen")
+
+
+async def test_a_scheduled_price_that_was_voided_does_not_begin(client: Client) -> None:
+    await applied(client, await sent(client))
+    row = await client.post("/v1/items/sku:A/prices", json={"amount": "9", "valid_from": soon()})
+    await client.delete(f"/v1/prices/{row.json()['id']}")
+    run = await sent(client, NEW)
+    await asyncio.sleep(2.2)
+    assert (await applied(client, run))["state"] == "applied"
+
+
+def soon() -> str:
+    """An instant that has not come when a request or two are answered."""
+    return (datetime.now(UTC) + timedelta(seconds=2)).isoformat()

@@ -302,10 +302,11 @@ def _check_before_prices(items: list[Item], found: list[_Row], options: Options)
     readable = [row for row in found if not row.verdict.faults]
     twins = Counter(row.interval for row in readable)
     named = {row.subject for row in readable if row.cells.get("name")}
-    claims = defaultdict(set)
+    claims, gtins = defaultdict(set), defaultdict(set)
     for row in readable:
         if isinstance(row.subject, tuple) and row.verdict.gtin:
             claims[row.verdict.gtin].add(row.subject)
+            gtins[row.subject].add(row.verdict.gtin)
     for row in readable:
         sku, gtin, subject = row.verdict.sku, row.verdict.gtin, row.subject
         key = "gtin" if sku is None else "sku"
@@ -316,6 +317,7 @@ def _check_before_prices(items: list[Item], found: list[_Row], options: Options)
             (isinstance(subject, int) and items[subject].archived, (key, "item-archived")),
             (holder is not None and holder != subject, ("gtin", "gtin-of-another-item")),
             (isinstance(subject, tuple) and gtin is not None and len(claims[gtin]) > 1, ("gtin", "duplicate-gtin")),
+            (isinstance(subject, tuple) and len(gtins[subject]) > 1, ("gtin", "conflicting-gtin")),
             (twins[row.interval] > 1, (key, "duplicate-row")),
             (row.ends is not None and row.ends <= row.starts, ("valid_to", "empty-interval")),
         ]
@@ -383,7 +385,9 @@ def _record(items: list[Item], found: list[_Row], result: Plan) -> None:
                 source = next(
                     other for other in found if other.subject == subject and other.readable and other.cells.get("name")
                 )
-                result.steps.append(NewItem(created[subject], verdict.sku, verdict.gtin, source.cells))
+                gtins = {other.verdict.gtin for other in found if other.subject == subject and other.readable}
+                gtin = next((gtin for gtin in gtins if gtin is not None), None)
+                result.steps.append(NewItem(created[subject], verdict.sku, gtin, source.cells))
             subject = created[subject]
         assert isinstance(subject, int)
         same = verdict.old and (verdict.old.starts, verdict.old.terms.ends) == (row.starts, row.ends)
@@ -408,7 +412,7 @@ def _end(
             verdict = Verdict(None, item.sku, item.gtin, "missing", old)
             if options.end_missing:
                 verdict.new = replace(
-                    old.terms, amount=None, tax_rate=None, tax=None, starts=options.effective_at, ends=None, units=units
+                    old.terms, amount=None, tax=None, starts=options.effective_at, ends=None, units=units
                 )
                 supersedes = old.seq if old.starts == start else None
                 result.steps.append(NewPrice(place, verdict.new, supersedes, None))

@@ -11,9 +11,8 @@ from uuid import UUID
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 
-from app.dependencies import Actor, BookQuery, Connections, CursorCodec, ImportLimits, Reading, RequestPlace
+from app.dependencies import Actor, BookQuery, Connections, CursorCodec, ImportLimits, Reading, RequestPlace, Writing
 from app.errors import (
     ContentTooLarge,
     FieldError,
@@ -21,7 +20,6 @@ from app.errors import (
     ImportHasErrors,
     ImportNotOpen,
     InvalidRequest,
-    MalformedRequest,
     UnknownBook,
     UnknownImport,
     UnreadableFile,
@@ -110,7 +108,9 @@ _BODY: dict[str, Any] = {
     status_code=status.HTTP_201_CREATED,
     summary="Import a price list",
     responses={
-        **responses(UnknownBook, InvalidRequest, UnreadableFile, ImportHasErrors, ImportConflict, *BODY_PROBLEMS),
+        **responses(
+            UnknownBook, InvalidRequest, UnreadableFile, ImportHasErrors, ImportConflict, ImportNotOpen, *BODY_PROBLEMS
+        ),
         200: {"model": ImportRun, "description": "The same file for the same book and instant: that import"},
     },
     openapi_extra=_BODY,
@@ -181,9 +181,6 @@ async def _body(request: Request) -> AsyncIterator[bytes]:
     try:
         async for chunk in request.stream():
             yield chunk
-    except ClientDisconnect:
-        # Nobody is there to read it, but the log and the import say what happened.
-        raise MalformedRequest("The upload was cut off: the connection ended before the file did.") from None
     except HTTPException as error:
         if error.status_code != status.HTTP_413_CONTENT_TOO_LARGE:
             raise
@@ -248,6 +245,7 @@ async def apply_import(
 )
 async def read_rows(
     import_id: Id,
+    request: Request,
     session: Reading,
     database: Connections,
     cursors: CursorCodec,
@@ -270,6 +268,10 @@ async def read_rows(
     if format == "json":
         return await import_reports.page(
             session, import_id, status=status, order=order, limit=limit, cursor=cursor, cursors=cursors
+        )
+    if pages := {"limit", "cursor", "order"} & set(request.query_params):
+        raise InvalidRequest.at(
+            f"query/{min(pages)}", "whole-file", "must be left out: a file is whole, and in its order"
         )
     if status is not RowStatus.ERROR:
         raise InvalidRequest.at("query/status", "only-errors", "must be error for a file to correct")
@@ -294,6 +296,6 @@ async def read_import(import_id: Id, session: Reading, response: Response) -> Im
 @router.delete(
     "/{import_id}", summary="Cancel an import", responses=responses(UnknownImport, ImportNotOpen, InvalidRequest)
 )
-async def cancel_import(import_id: Id, database: Connections) -> ImportRun:
+async def cancel_import(import_id: Id, session: Writing) -> ImportRun:
     """Give up a preview. It is `expired` then, as it would have become by itself in time."""
-    return await imports.cancel(database, import_id)
+    return await imports.cancel(session, import_id)
