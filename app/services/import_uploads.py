@@ -35,6 +35,9 @@ from app.services.import_reading import Format, Staged
 logger = structlog.get_logger(__name__)
 
 _CLOSE_ATTEMPTS = 2
+_LONGEST_UPLOAD = timedelta(hours=1)
+"""What takes longer has probably lost its process."""
+
 _BOOK = select(Book.id, Book.time_zone, Book.tax_included)
 
 
@@ -110,7 +113,7 @@ async def upload(
                 options=file.options,
                 created_at=func.now(),
                 created_by=actor,
-                expires_at=func.now() + timedelta(hours=limits.preview_hours),
+                expires_at=func.now() + _LONGEST_UPLOAD,
             )
             .returning(ImportRecord.id)
         )
@@ -121,7 +124,7 @@ async def upload(
             staged = await import_staging.stage(database, import_id, body, how)
         _check_digest(staged, digest)
         with IMPORT_SECONDS.labels(ImportStep.COMPARE).time():
-            outcome = await _plan(database, import_id, staged, book.time_zone)
+            outcome = await _plan(database, import_id, staged, book.time_zone, limits)
     except FileError as error:
         where = f"line/{error.line}" if error.line else "body"
         problem = UnreadableFile(
@@ -151,7 +154,7 @@ def _check_digest(staged: Staged, digest: bytes | None) -> None:
         raise FileError("digest-mismatch", "is not the one that Content-Digest describes; send it again")
 
 
-async def _plan(database: Database, import_id: UUID, staged: Staged, time_zone: str) -> Outcome:
+async def _plan(database: Database, import_id: UUID, staged: Staged, time_zone: str, limits: Limits) -> Outcome:
     sha256 = staged.digest.hexdigest()
     async with database.importing() as session:
         await import_plan.know_rows(session, staged.rows)
@@ -197,6 +200,7 @@ async def _plan(database: Database, import_id: UUID, staged: Staged, time_zone: 
             )
         values = {
             "state": ImportState.PREVIEWED,
+            "expires_at": (await _now(session, head)) + timedelta(hours=limits.preview_hours),
             "base_seq": head.seq,
             "planned_at": planned_at,
             "counts": counts,
