@@ -10,29 +10,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from app import price_list
 from app.import_files import FileError
-from app.price_list import unguard
 
-COLUMNS = (
-    "sku",
-    "gtin",
-    "name",
-    "description",
-    "unit",
-    "tax_category",
-    "attributes",
-    "amount",
-    "per",
-    "min_quantity",
-    "tax_rate",
-    "tax",
-    "tax_included",
-    "valid_from",
-    "valid_to",
-    "valid_through",
-    "reason",
-)
-"""The fields of a row of a price list. ``valid_through`` is ``valid_to`` for people: the last day."""
+COLUMNS = (*price_list.COLUMNS[:-1], "valid_through", price_list.COLUMNS[-1])
+"""The fields of a row of a price list: those that an export has, and ``valid_through``, the last day, as people say it
+instead of ``valid_to``."""
 
 ERRORS_COLUMN = "import_errors"
 """Added to a file of rows with errors, and passed over when it is sent again."""
@@ -101,7 +84,7 @@ def match_header(header: Sequence[str], mapping: Mapping[str, list[Source]], lin
 
     :raises FileError: if a column is not there, is there twice, or is unknown.
     """
-    names = [unguard(name).strip() for name in header]
+    names = [price_list.unguard(name).strip() for name in header]
     if any(_UNPRINTABLE.search(name) for name in names):
         raise FileError("unknown-column", "names a column with control characters in its name", 1)
     if not mapping:
