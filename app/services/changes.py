@@ -136,17 +136,18 @@ def _price(row: Mapping[str, Any], prefix: str, *, void: bool) -> Any:
 
 
 _later = aliased(Change, name="later")
+_aged = (
+    select(Change.seq)
+    .where(Change.at < func.now() - func.make_interval(0, 0, 0, bindparam("days", type_=Integer)))
+    .order_by(Change.at.desc(), Change.seq.desc())
+    .limit(1)
+    .subquery("aged")
+)
+# Of a young ledger there is no row at all: to SQL's least() a null would be no limit.
 _FLOOR = select(
     Ledger.feed_floor,
-    func.least(
-        Ledger.feed_floor + bindparam("most", type_=BigInteger),
-        select(Change.seq)
-        .where(Change.at < func.now() - func.make_interval(0, 0, 0, bindparam("days", type_=Integer)))
-        .order_by(Change.at.desc(), Change.seq.desc())
-        .limit(1)
-        .scalar_subquery(),
-    ).label("next"),
-)
+    func.least(Ledger.feed_floor + bindparam("most", type_=BigInteger), _aged.c.seq, Ledger.seq).label("next"),
+).join(_aged, true())
 _FORGET = (
     delete(Change)
     .where(Change.seq > bindparam("floor", type_=BigInteger), Change.seq <= bindparam("next", type_=BigInteger))
@@ -162,9 +163,10 @@ async def forget(session: WriteSession, *, retention_days: int) -> bool:
 
     The feed ends to go back to them, and what nobody can ask for any more is deleted.
     """
-    floor, following = (await session.execute(_FLOOR, {"days": retention_days, "most": _FORGET_AT_ONCE})).one()
-    if following is None or following <= floor:
+    found = (await session.execute(_FLOOR, {"days": retention_days, "most": _FORGET_AT_ONCE})).one_or_none()
+    if found is None or found.next <= found.feed_floor:
         return False
+    floor, following = found
     await session.execute(_FORGET, {"floor": floor, "next": following})
     # Last, because every writer waits from here until the commit.
     await session.execute(_RAISE, {"next": following})
