@@ -274,7 +274,13 @@ class Ledger:
             listed += [
                 {column: {**item, **row}[column] for column in price_list.COLUMNS}
                 for row in sorted(
-                    rows, key=lambda row: (float(row["min_quantity"]), row["valid_from"], row["valid_to"] or "9")
+                    rows,
+                    key=lambda row: (
+                        float(row["min_quantity"]),
+                        row["valid_from"],
+                        row["valid_to"] is None,
+                        row["seq"],
+                    ),
                 )
                 if row["id"] in answering
             ]
