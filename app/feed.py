@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 
 import structlog
 
@@ -18,6 +19,9 @@ logger = structlog.get_logger(__name__)
 HEARTBEAT_SECONDS = 15.0
 """How long a stream is silent at the most, so that neither end nor anything between takes it for dead."""
 
+_READS_AT_ONCE = 2
+"""So few connections does the feed take from the pool that serves prices, however many consumers are behind."""
+
 _STREAM_AT_ONCE = 500
 _BEGINNING = b"retry: 2000\n\n"
 """What a client waits for, in milliseconds, before it connects again."""
@@ -31,6 +35,8 @@ class Feed:
         self._database = database
         self._follower = follower
         self._traffic = traffic
+        self._reads = asyncio.Semaphore(_READS_AT_ONCE)
+        self._under_way: dict[Question, asyncio.Task[Page]] = {}
         traffic.at_drain(follower.wake_all)
 
     async def page(self, question: Question) -> Page:
@@ -103,8 +109,21 @@ class Feed:
                     return
 
     async def _look(self, question: Question) -> Page:
-        return self._follower.page(question) or await self._read(question)
+        """What there is, from memory or the database. One read serves all who wait and ask the same meanwhile."""
+        if (page := self._follower.page(question)) is not None:
+            return page
+        if (read := self._under_way.get(question)) is None:
+            # A task of its own: who asked first may go away, and the others still want it.
+            read = self._under_way[question] = asyncio.create_task(self._read(question))
+            read.add_done_callback(partial(self._forget, question))
+        return await asyncio.shield(read)
+
+    def _forget(self, question: Question, read: asyncio.Task[Page]) -> None:
+        del self._under_way[question]
+        if not read.cancelled():
+            # There may be nobody left to raise it to.
+            read.exception()
 
     async def _read(self, question: Question) -> Page:
-        async with self._database.reading() as session:
+        async with self._reads, self._database.reading() as session:
             return await changes.read_page(session, question)

@@ -14,6 +14,7 @@ from app.observability import metrics
 from app.observability.metrics import WokenBy
 from app.services import changes, ledger
 from app.settings import Settings
+from app.traffic import Traffic
 
 logger = structlog.get_logger(__name__)
 
@@ -31,11 +32,12 @@ class Follower:
     ``FEED_POLL_SECONDS``: a notification may be lost on its way, behind a pooler all of them.
     """
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, traffic: Traffic) -> None:
         self.window = FeedWindow(_MOST_CHANGES, _MOST_BYTES)
         self.live = False
         """Connected, and told of everything up to the last look."""
         self._database = database
+        self._traffic = traffic
         self._poll_seconds = settings.feed_poll_seconds
         self._woken = asyncio.Event()
         self._notified = False
@@ -149,7 +151,7 @@ class Follower:
             page, floor = await changes.read(session, Question(self.seq, _AT_ONCE))
             if page.head < self.seq:
                 self._start_again(page.head)
-            elif self.seq < floor or (page.head - self.seq > _MOST_CHANGES and not self._waiters):
+            elif self.seq < floor or (page.head - self.seq > _MOST_CHANGES and not any(self._traffic.waiting.values())):
                 # Forgotten, or more than there is room for, and nobody to read it along the way.
                 self.window.start_at(page.head)
                 self.wake_all()

@@ -12,6 +12,7 @@ import asyncpg
 import httpx2
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import text
 from sqlalchemy.engine import URL
 
 from app import follower as follower_module
@@ -20,6 +21,7 @@ from app.follower import Follower
 from app.main import create_app
 from tests.api.test_changes import begun, create, read, until
 from tests.api.test_ledger import failing_commits
+from tests.api.test_statements import statements
 from tests.api.test_trouble import client_of, slug
 from tests.conftest import make_settings
 from tests.observability.test_ledger_watch import without_database
@@ -277,6 +279,22 @@ BURST = """
 """
 
 
+async def test_those_who_just_go_to_ask_again_count_as_waiting(
+    own_url: URL, own_owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "_MOST_CHANGES", 10)
+    app = own_app(own_url)
+    follower: Follower = app.state.follower
+    async with followed(app) as client:
+        await create(client)
+        await until(lambda: follower.seq == 2)
+        # A stream that sends what it has is not parked at that instant.
+        monkeypatch.setitem(app.state.traffic.waiting, "stream", 1)
+        await own_owner.execute(BURST)
+        await until(lambda: follower.seq == 102)
+        assert len(follower.window) == 10
+
+
 @pytest.mark.parametrize("waits", [True, False])
 async def test_a_burst_larger_than_the_window_loses_nobody(
     own_url: URL, own_owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, *, waits: bool
@@ -307,6 +325,40 @@ async def test_a_burst_larger_than_the_window_loses_nobody(
     for one in found:
         check(one, 3)
         assert len(one) == 301
+
+
+async def test_those_who_are_behind_share_few_connections(
+    own_url: URL, own_owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = own_app(own_url, database_pool_size=4, database_pool_timeout_seconds=0.5)
+    reader = app.state.database.reader
+    async with followed(app) as client:
+        for number in range(12):
+            await create(client, f"Item {number}")
+        # The follower knows nothing, as one that has just begun.
+        await until(lambda: app.state.follower.seq == 13)
+        app.state.follower.window.start_at(13)
+
+        with statements(app) as reads:
+            async with own_owner.transaction():
+                await own_owner.execute("LOCK TABLE price_rows IN ACCESS EXCLUSIVE MODE")
+                asking = [
+                    asyncio.ensure_future(client.get(f"/v1/changes?after={after}&wait=60"))
+                    for after in [1] * 20 + [2] * 20
+                ]
+                asking += [asyncio.ensure_future(client.get(f"/v1/changes?after={after}")) for after in range(3, 9)]
+                await until(lambda: len(reads) == 2)
+                # Who asked first may leave.
+                asking.pop(0).cancel()
+                await asyncio.sleep(0.7)
+                assert reader.pool.checkedout() == len(reads) == 2
+                async with app.state.database.reading() as session:
+                    assert await session.scalar(text("SELECT 1")) == 1, "the others are left to the rest of the service"
+            found = await asyncio.gather(*asking)
+    assert [answer.status_code for answer in found] == [200] * 45
+    for answer in found:
+        check(answer.json()["changes"], int(answer.request.url.params["after"]) + 1)
+    assert sum("changes" in statement for statement in reads) == 2 + 6, "what is asked alike is read once"
 
 
 async def test_a_follower_that_hangs_is_seen_to_lag(own_url: URL, own_owner: asyncpg.Connection) -> None:
