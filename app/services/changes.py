@@ -1,5 +1,6 @@
 """The feed: changes in the order of their seq, with whole documents, and how far back it goes."""
 
+import asyncio
 from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
@@ -23,7 +24,7 @@ from sqlalchemy.orm import aliased
 
 from app.database import ReadSession, WriteSession
 from app.errors import FeedTruncated, FieldError, UnknownSeq
-from app.feed_window import Page, Question, RenderedChange
+from app.feed_window import PAGE_BYTES, Page, Question, RenderedChange
 from app.models import Book, Change, ChangeType, Ledger, PriceRow
 from app.schemas import change as schemas
 from app.schemas.book import Book as BookDocument
@@ -32,6 +33,12 @@ from app.services import prices
 
 _MOST_LOOKED_AT = 10_000
 """Changes that one statement looks at: of a rare type there may be none for millions."""
+
+_RENDERED_AT_ONCE = 200
+"""Changes decoded and rendered without a pause: some milliseconds, in which the process does nothing else."""
+
+_GREATEST_SEQ = 2**63 - 1
+"""What a column of the database can hold."""
 
 _FORGET_AT_ONCE = 5_000
 """Writers wait for the end of a transaction that raises the floor, so each forgets only so many."""
@@ -47,7 +54,7 @@ class Section(NamedTuple):
 @cache
 def _statement(*, filtered: bool) -> Select[Any]:
     after = bindparam("after", type_=BigInteger)
-    found = select(Change).where(Change.seq > after, Change.seq <= after + _MOST_LOOKED_AT)
+    found = select(Change).where(Change.seq > after, Change.seq <= bindparam("until", type_=BigInteger))
     if filtered:
         found = found.where(Change.type == any_(bindparam("types", type_=ARRAY(Text))))
     change = found.order_by(Change.seq).limit(bindparam("limit", type_=Integer)).lateral("change")
@@ -77,14 +84,23 @@ _PRICE_COLUMNS = tuple(PriceRow.__table__.columns.keys())
 
 async def read(session: ReadSession, question: Question) -> Section:
     """What there is after a seq, by one SQL statement. The seq may be below the floor or beyond the head."""
-    values: dict[str, Any] = {"after": question.after, "limit": question.limit}
+    until = min(question.after + _MOST_LOOKED_AT, _GREATEST_SEQ)
+    values: dict[str, Any] = {"after": question.after, "until": until, "limit": question.limit}
     if question.types is not None:
         values["types"] = sorted(question.types)
-    rows = (await session.execute(_statement(filtered=question.types is not None), values)).mappings().all()
-    head, floor = rows[0]["head"], rows[0]["feed_floor"]
-    changes = [_rendered(row) for row in rows if row["seq"] is not None]
-    looked_at = min(question.after + _MOST_LOOKED_AT, head)
-    return Section(Page(changes, changes[-1].seq if len(changes) == question.limit else looked_at, head), floor)
+    found = (await session.execute(_statement(filtered=question.types is not None), values)).mappings()
+    changes: list[RenderedChange] = []
+    size = head = floor = 0
+    while rows := found.fetchmany(_RENDERED_AT_ONCE):
+        for row in rows:
+            head, floor = row["head"], row["feed_floor"]
+            if row["seq"] is not None and size < PAGE_BYTES:
+                changes.append(change := _rendered(row))
+                size += len(change.document)
+        # Others get their turn between two slices.
+        await asyncio.sleep(0)
+    is_cut = len(changes) == question.limit or size >= PAGE_BYTES
+    return Section(Page(changes, changes[-1].seq if is_cut else min(until, head), head), floor)
 
 
 async def read_page(session: ReadSession, question: Question) -> Page:

@@ -13,6 +13,7 @@ from fastapi import FastAPI
 
 from app import feed
 from app.models import ChangeType
+from app.services import changes
 from tests.api.test_statements import statements
 from tests.observability.test_metrics import samples, value
 from tests.support.feed import events, serving
@@ -145,6 +146,80 @@ async def test_one_statement_looks_at_only_so_many_changes(
     page = await read(client, 10_002, types="item.updated", limit=1000)
     assert page["next_after"] == 11_002
     assert page["changes"][0]["after"]["id"] == item["id"]
+
+
+LARGE = """
+    INSERT INTO changes (seq, at, actor, type, item_id, after)
+    SELECT 2 + n, at + n * interval '1 microsecond', actor, 'item.updated', item_id,
+        after || jsonb_build_object('description', repeat('x', 10000))
+    FROM changes, generate_series(1, 300) AS n WHERE seq = 2
+"""
+
+
+@pytest.mark.parametrize("wait", [0, 60])
+async def test_a_page_of_large_documents_ends_early(
+    app: FastAPI, client: httpx2.AsyncClient, owner: asyncpg.Connection, wait: int
+) -> None:
+    await create(client)
+    await owner.execute(LARGE)
+    await owner.execute("UPDATE ledger SET seq = 302")
+    await until(lambda: app.state.follower.seq == 302)
+    if not wait:
+        # From the database, as for everybody who is behind.
+        app.state.follower.window.start_at(302)
+    seen: list[int] = []
+    sizes = []
+    while not seen or seen[-1] < 302:
+        answer = await client.get("/v1/changes", params={"after": seen[-1] if seen else 2, "limit": 1000, "wait": wait})
+        sizes.append(len(answer.content))
+        page = answer.json()
+        seen += [change["seq"] for change in page["changes"]]
+        assert page["next_after"] == seen[-1]
+    assert seen == list(range(3, 303))
+    assert len(sizes) == 3
+    assert max(sizes) < 2**20 + 20_000
+
+
+async def test_others_get_their_turn_while_a_page_is_rendered(
+    app: FastAPI, client: httpx2.AsyncClient, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(client)
+    await owner.execute(LARGE.replace("10000", "1").replace("300", "1000"))
+    await owner.execute("UPDATE ledger SET seq = 1002")
+    await until(lambda: app.state.follower.seq == 1002)
+    rendered, turns = 0, []
+    render = changes._rendered  # noqa: SLF001
+
+    def count(row: Any) -> Any:
+        nonlocal rendered
+        rendered += 1
+        return render(row)
+
+    async def look() -> None:
+        while True:
+            turns.append(rendered)
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(changes, "_rendered", count)
+    looking = asyncio.create_task(look())
+    assert len((await read(client, 2, limit=1000))["changes"]) == 1000
+    looking.cancel()
+    assert {200, 400, 600, 800} <= set(turns)
+
+
+@pytest.mark.parametrize("after", [2**63 - 1, 2**63 - 2, 2**63 - 10_001, 2**63 - 10_002, 10**18])
+async def test_a_cursor_near_the_end_of_numbers_is_ahead_of_the_ledger(
+    client: httpx2.AsyncClient, over_http: httpx2.AsyncClient, after: int
+) -> None:
+    stream = {"accept": "text/event-stream"}
+    for answer in (
+        await client.get(f"/v1/changes?after={after}"),
+        await client.get(f"/v1/changes?after={after}&types=price.voided"),
+        await client.get(f"/v1/changes?after={after}&wait=1"),
+        await over_http.get(f"/v1/changes?after={after}", headers=stream),
+        await over_http.get("/v1/changes", headers={**stream, "last-event-id": str(after)}),
+    ):
+        assert (answer.status_code, answer.json()["type"]) == (422, "/problems/unknown-seq")
 
 
 async def test_a_page_without_wait_has_what_was_written_before(client: httpx2.AsyncClient) -> None:
