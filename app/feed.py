@@ -1,6 +1,7 @@
 """Consumers of the feed: their pages, long polls and streams. None of them holds a connection while it waits."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
@@ -23,9 +24,8 @@ _READS_AT_ONCE = 2
 """So few connections does the feed take from the pool that serves prices, however many consumers are behind."""
 
 _STREAM_AT_ONCE = 500
-_BEGINNING = b"retry: 2000\n\n"
-"""What a client waits for, in milliseconds, before it connects again."""
-_HEARTBEAT = b":\n\n"
+_RETRY_MILLISECONDS = (1000, 3000)
+"""What a client waits for before it connects again: not as long as all the others that a stop sends elsewhere."""
 
 
 class Feed:
@@ -88,16 +88,18 @@ class Feed:
 
     async def _events(self, question: Question, page: Page, place: Place) -> AsyncIterator[bytes]:
         with place.waiting():
-            yield _BEGINNING
-            sent_at = time.monotonic()
+            yield b"retry: %d\n\n" % random.randint(*_RETRY_MILLISECONDS)  # noqa: S311 - spreads requests
+            sent_at, told = time.monotonic(), question.after
             while not self._traffic.draining:
                 if page.changes:
                     yield page.events
-                    sent_at = time.monotonic()
+                    sent_at, told = time.monotonic(), page.changes[-1].seq
+                elif time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
+                    yield _heartbeat(told, page.next_after)
+                    sent_at, told = time.monotonic(), page.next_after
+                    # While that was sent, the drain may have begun.
+                    continue
                 elif page.next_after >= page.head:
-                    if time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
-                        yield _HEARTBEAT
-                        sent_at = time.monotonic()
                     left = sent_at + HEARTBEAT_SECONDS - time.monotonic()
                     await self._follower.news(page.next_after, seconds=left)
                 question = question._replace(after=page.next_after)
@@ -127,3 +129,8 @@ class Feed:
     async def _read(self, question: Question) -> Page:
         async with self._reads, self._database.reading() as session:
             return await changes.read_page(session, question)
+
+
+def _heartbeat(told: int, seq: int) -> bytes:
+    """A comment; if only changes that are left out came, with where to go on, which is no event without data."""
+    return b":\nid: %d\n\n" % seq if seq > told else b":\n\n"

@@ -43,6 +43,7 @@ class Follower:
         self._notified = False
         self._behind_since: float | None = None
         self._away_since: float | None = None
+        self._unreadable_seq: int | None = None
         self._begun = False
         self._waiters: set[asyncio.Future[None]] = set()
 
@@ -110,6 +111,10 @@ class Follower:
                     ledger.CHANNEL, notified=self._hear, lost=self._woken.set
                 ) as session:
                     await self._serve(session)
+            except changes.UnreadableChange as error:
+                if error.seq != self._unreadable_seq:
+                    self._unreadable_seq = error.seq
+                    logger.exception("follower stopped by a change that cannot be rendered", seq=error.seq)
             except Exception as error:  # Whatever it is, it goes on.
                 self._away(started, error)
             finally:
@@ -140,8 +145,9 @@ class Follower:
             self.window.start_at((await ledger.head(session)).seq)
             self._begun = True
         elif (newest := self.window.newest) is not None:
-            page, _ = await changes.read(session, Question(newest.seq - 1, 1))
-            if list(page.changes) != [newest]:
+            page, floor = await changes.read(session, Question(newest.seq - 1, 1))
+            # What the feed forgot meanwhile is no sign of another ledger.
+            if newest.seq > floor and list(page.changes) != [newest]:
                 self._start_again(page.head)
 
     async def _catch_up(self, session: ReadSession) -> None:

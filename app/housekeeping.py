@@ -61,7 +61,7 @@ class Housekeeping:
             await asyncio.sleep(self._pause_seconds)
             for name, job in self._jobs.items():
                 try:
-                    while await self._do(job):
+                    while await self._do(job):  # noqa: ASYNC110 - a pause, and no waiting for anything
                         await asyncio.sleep(_BETWEEN_SECONDS)
                 except Exception as error:  # Whatever it is, the next time comes.
                     logger.warning("housekeeping failed", job=name, reason=explain(error, self._database.url))

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any, NamedTuple
 
+from pydantic import BaseModel
 from sqlalchemy import (
     ARRAY,
     BigInteger,
@@ -42,6 +43,14 @@ _GREATEST_SEQ = 2**63 - 1
 
 _FORGET_AT_ONCE = 5_000
 """Writers wait for the end of a transaction that raises the floor, so each forgets only so many."""
+
+
+class UnreadableChange(Exception):
+    """A change that the database holds cannot be rendered: a defect, and not a matter of connections."""
+
+    def __init__(self, seq: int) -> None:
+        super().__init__(f"change {seq} cannot be rendered")
+        self.seq = seq
 
 
 class Section(NamedTuple):
@@ -127,10 +136,15 @@ async def read_page(session: ReadSession, question: Question) -> Page:
 
 
 def _rendered(row: Mapping[str, Any]) -> RenderedChange:
-    before, after = _documents(row)
-    change = schemas.Change(
-        **{name: row[name] for name in ("seq", "at", "actor", "type", "item_id", "book")}, before=before, after=after
-    )
+    try:
+        before, after = _documents(row)
+        change = schemas.Change(
+            **{name: row[name] for name in ("seq", "at", "actor", "type", "item_id", "book")},
+            before=before,
+            after=after,
+        )
+    except Exception as error:
+        raise UnreadableChange(row["seq"]) from error
     return RenderedChange(row["seq"], row["type"], change.model_dump_json().encode())
 
 
@@ -138,12 +152,17 @@ def _documents(row: Mapping[str, Any]) -> tuple[Any, Any]:
     if row["price_id"] is None:
         # As the API answered them: jsonb keeps no order of fields.
         model = ItemDocument if row["item_id"] is not None else BookDocument
-        before = None if row["before"] is None else model.model_validate(row["before"])
-        return before, model.model_validate(row["after"])
+        before = None if row["before"] is None else _known(model, row["before"])
+        return before, _known(model, row["after"])
     if row["type"] == ChangeType.PRICE_VOIDED:
         return _price(row, "price", void=False), _price(row, "price", void=True)
     superseded = None if row["superseded_id"] is None else _price(row, "superseded", void=False)
     return superseded, _price(row, "price", void=False)
+
+
+def _known(model: type[BaseModel], document: Mapping[str, Any]) -> BaseModel:
+    """The document without what a later release, which writes already, knows beyond this one."""
+    return model.model_validate({name: document[name] for name in model.model_fields if name in document})
 
 
 def _price(row: Mapping[str, Any], prefix: str, *, void: bool) -> Any:

@@ -270,6 +270,52 @@ async def test_a_ledger_that_was_replaced_and_is_longer_by_now_is_followed_anew(
     assert actors == ["anonymous", "another", "another"]
 
 
+async def test_a_ledger_that_forgot_meanwhile_is_still_the_same(
+    own_url: URL, own_owner: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = own_app(own_url)
+    async with followed(app) as client:
+        await create(client, price={"amount": 1})
+        await until(lambda: app.state.follower.seq == 3)
+        await own_owner.execute("UPDATE ledger SET feed_floor = 3; DELETE FROM changes WHERE seq = 3")
+        pid = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pricebook-follower'"
+        await own_owner.execute(f"{pid} AND datname = current_database()")
+        await until(lambda: bool(logged(caplog, "follower cut off")))
+        await until(lambda: app.state.follower.live)
+        await create(client, LAST)
+        assert name((await read(client, 3, wait=60))["changes"][0]) == LAST
+    assert logged(caplog, "the ledger was set back") == []
+
+
+async def test_a_change_that_cannot_be_rendered_is_a_defect(
+    own_url: URL, own_owner: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    event = "follower stopped by a change that cannot be rendered"
+    app = own_app(own_url, feed_poll_seconds=0.02)
+    async with followed(app) as client:
+        await create(client)
+        await until(lambda: app.state.follower.seq == 2)
+        async with own_owner.transaction():
+            await own_owner.execute("UPDATE ledger SET seq = 3")
+            await own_owner.execute(
+                "INSERT INTO changes (seq, at, actor, type, item_id, after) "
+                "SELECT 3, at, actor, 'item.updated', item_id, '{}' FROM changes WHERE seq = 2"
+            )
+        await until(lambda: bool(logged(caplog, event)))
+        await asyncio.sleep(0.2)  # many attempts
+        await own_owner.execute("SET session_replication_role = replica")
+        await own_owner.execute(
+            "UPDATE changes SET after = first.after || '{\"of_a_later_release\": 1}' FROM changes AS first "
+            "WHERE changes.seq = 3 AND first.seq = 2"
+        )
+        await until(lambda: app.state.follower.seq == 3)
+        (change,) = (await read(client, 2, wait=60))["changes"]
+        assert name(change) == "Frame"
+        assert "of_a_later_release" not in change["after"]
+    assert [line["seq"] for line in logged(caplog, event)] == [3]
+    assert logged(caplog, "follower cut off") == []
+
+
 BURST = """
     WITH head AS (UPDATE ledger SET seq = seq + 100 RETURNING seq - 100 AS seq, pg_notify('pricebook_changes', ''))
     INSERT INTO changes (seq, at, actor, type, item_id, after)
