@@ -46,6 +46,15 @@ class InvalidRequest(ProblemError):
         return cls(f"{pointer} {message}.", [FieldError(pointer, code, message)])
 
 
+class UpgradeRequired(ProblemError):
+    """HTTP/1.0 cannot say where a file ends that is sent as it is read, so a client would take half of one for whole.
+
+    Ask by HTTP/1.1 or later. A proxy on the way may be what speaks HTTP/1.0.
+    """
+
+    slug, title, status = "upgrade-required", "HTTP/1.1 is needed here", 426
+
+
 class MalformedRequest(ProblemError):
     """The request could not be read at all: it breaks HTTP itself or one of its headers."""
 

@@ -5,6 +5,7 @@ Routers that take a body use :class:`ExactJsonRoute`.
 """
 
 import json
+import re
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -127,14 +128,18 @@ def _check_query(request: Request, known: set[str]) -> None:
         raise InvalidRequest(f"query/{unknown[0][:100]} {message}; {takes}.", faults)
 
 
-def accepted(request: Request) -> set[str]:
-    """The media types and ranges that the client takes, those of the greatest and of the least preference alike."""
-    result = set()
+_QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
+
+
+def accepted(request: Request) -> dict[str, float]:
+    """The media types and ranges that the client takes, and how much it wants each: more than 0, up to 1."""
+    result = {}
     for entry in ",".join(request.headers.getlist("accept")).split(","):
         media_range, *parameters = (part.strip().lower() for part in entry.split(";"))
-        refused = any(parameter.replace(" ", "") in {"q=0", "q=0.0", "q=0.00", "q=0.000"} for parameter in parameters)
-        if not refused:
-            result.add(media_range)
+        qualities = [parameter.replace(" ", "").removeprefix("q=") for parameter in parameters if parameter[:1] == "q"]
+        quality = float(qualities[0]) if qualities and _QUALITY.fullmatch(qualities[0]) else 1.0
+        if quality:
+            result[media_range] = quality
     return result
 
 
@@ -143,7 +148,7 @@ def _check_accept(request: Request, produces: frozenset[str]) -> None:
         return
     types = {"application/json", "application/problem+json", *produces}
     known = types | {f"{media_type.partition('/')[0]}/*" for media_type in types} | {"*/*"}
-    if accepted(request) & known:
+    if accepted(request).keys() & known:
         return
     answers = ", ".join(["application/json", *sorted(produces)])
     raise NotAcceptable(f"This operation answers {answers}. Send that, or */*, as Accept.")

@@ -1,8 +1,10 @@
 """Consumers of the feed: their pages, long polls and streams. None of them holds a connection while it waits."""
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 
 import structlog
 
@@ -18,10 +20,12 @@ logger = structlog.get_logger(__name__)
 HEARTBEAT_SECONDS = 15.0
 """How long a stream is silent at the most, so that neither end nor anything between takes it for dead."""
 
+_READS_AT_ONCE = 2
+"""So few connections does the feed take from the pool that serves prices, however many consumers are behind."""
+
 _STREAM_AT_ONCE = 500
-_BEGINNING = b"retry: 2000\n\n"
-"""What a client waits for, in milliseconds, before it connects again."""
-_HEARTBEAT = b":\n\n"
+_RETRY_MILLISECONDS = (1000, 3000)
+"""What a client waits for before it connects again: not as long as all the others that a stop sends elsewhere."""
 
 
 class Feed:
@@ -31,6 +35,8 @@ class Feed:
         self._database = database
         self._follower = follower
         self._traffic = traffic
+        self._reads = asyncio.Semaphore(_READS_AT_ONCE)
+        self._under_way: dict[Question, asyncio.Task[Page]] = {}
         traffic.at_drain(follower.wake_all)
 
     async def page(self, question: Question) -> Page:
@@ -82,16 +88,18 @@ class Feed:
 
     async def _events(self, question: Question, page: Page, place: Place) -> AsyncIterator[bytes]:
         with place.waiting():
-            yield _BEGINNING
-            sent_at = time.monotonic()
+            yield b"retry: %d\n\n" % random.randint(*_RETRY_MILLISECONDS)  # noqa: S311 - spreads requests
+            sent_at, told = time.monotonic(), question.after
             while not self._traffic.draining:
                 if page.changes:
                     yield page.events
-                    sent_at = time.monotonic()
+                    sent_at, told = time.monotonic(), page.changes[-1].seq
+                elif time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
+                    yield _heartbeat(told, page.next_after)
+                    sent_at, told = time.monotonic(), page.next_after
+                    # While that was sent, the drain may have begun.
+                    continue
                 elif page.next_after >= page.head:
-                    if time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
-                        yield _HEARTBEAT
-                        sent_at = time.monotonic()
                     left = sent_at + HEARTBEAT_SECONDS - time.monotonic()
                     await self._follower.news(page.next_after, seconds=left)
                 question = question._replace(after=page.next_after)
@@ -103,8 +111,26 @@ class Feed:
                     return
 
     async def _look(self, question: Question) -> Page:
-        return self._follower.page(question) or await self._read(question)
+        """What there is, from memory or the database. One read serves all who wait and ask the same meanwhile."""
+        if (page := self._follower.page(question)) is not None:
+            return page
+        if (read := self._under_way.get(question)) is None:
+            # A task of its own: who asked first may go away, and the others still want it.
+            read = self._under_way[question] = asyncio.create_task(self._read(question))
+            read.add_done_callback(partial(self._forget, question))
+        return await asyncio.shield(read)
+
+    def _forget(self, question: Question, read: asyncio.Task[Page]) -> None:
+        del self._under_way[question]
+        if not read.cancelled():
+            # There may be nobody left to raise it to.
+            read.exception()
 
     async def _read(self, question: Question) -> Page:
-        async with self._database.reading() as session:
+        async with self._reads, self._database.reading() as session:
             return await changes.read_page(session, question)
+
+
+def _heartbeat(told: int, seq: int) -> bytes:
+    """A comment; if only changes that are left out came, with where to go on, which is no event without data."""
+    return b":\nid: %d\n\n" % seq if seq > told else b":\n\n"

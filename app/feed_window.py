@@ -5,8 +5,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
 
-_MOST_PAGES = 100
-"""Different questions whose answers are kept until the next change."""
+PAGE_BYTES = 2**20
+"""With the document that takes it there a page ends, also before its limit: ``next_after`` says where to go on."""
+
+_PAGE_OVERHEAD_BYTES = 1000
+
+_MOST_PAGES_BYTES = 8 * PAGE_BYTES
+"""Documents of the answers that are kept until the next change; rendered in both forms they are twice that."""
 
 
 class RenderedChange(NamedTuple):
@@ -26,6 +31,11 @@ class Page:
     """The last change looked at, of any type: where to go on."""
     head: int
     """The newest change there is."""
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes that it keeps in memory, about: without what it is rendered to, and never none."""
+        return sum(len(change.document) for change in self.changes) + _PAGE_OVERHEAD_BYTES
 
     @cached_property
     def json(self) -> bytes:
@@ -71,7 +81,11 @@ class FeedWindow:
         """The newest change known."""
         self._changes: dict[int, RenderedChange] = {}
         self._bytes = 0
+        self._forget_pages()
+
+    def _forget_pages(self) -> None:
         self._pages: dict[Question, Page] = {}
+        self._pages_bytes = 0
 
     def __len__(self) -> int:
         return len(self._changes)
@@ -87,7 +101,7 @@ class FeedWindow:
         while len(self._changes) > self._most_changes or self._bytes > self._most_bytes:
             oldest = self._changes.pop(self.seq - len(self._changes) + 1)
             self._bytes -= len(oldest.document)
-        self._pages.clear()
+        self._forget_pages()
 
     @property
     def newest(self) -> RenderedChange | None:
@@ -102,17 +116,20 @@ class FeedWindow:
         if not self.seq - len(self._changes) <= question.after <= self.seq:
             return None
         if (page := self._pages.get(question)) is None:
-            if len(self._pages) >= _MOST_PAGES:
-                self._pages.clear()
-            page = self._pages[question] = self._find(question)
+            page = self._find(question)
+            if self._pages_bytes + page.size > _MOST_PAGES_BYTES:
+                self._forget_pages()
+            self._pages[question] = page
+            self._pages_bytes += page.size
         return page
 
     def _find(self, question: Question) -> Page:
         found: list[RenderedChange] = []
-        looked_at = question.after
-        while looked_at < self.seq and len(found) < question.limit:
+        looked_at, size = question.after, 0
+        while looked_at < self.seq and len(found) < question.limit and size < PAGE_BYTES:
             looked_at += 1
             change = self._changes[looked_at]
             if question.types is None or change.type in question.types:
                 found.append(change)
+                size += len(change.document)
         return Page(found, looked_at, self.seq)

@@ -14,6 +14,7 @@ from app.observability import metrics
 from app.observability.metrics import WokenBy
 from app.services import changes, ledger
 from app.settings import Settings
+from app.traffic import Traffic
 
 logger = structlog.get_logger(__name__)
 
@@ -31,16 +32,18 @@ class Follower:
     ``FEED_POLL_SECONDS``: a notification may be lost on its way, behind a pooler all of them.
     """
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, traffic: Traffic) -> None:
         self.window = FeedWindow(_MOST_CHANGES, _MOST_BYTES)
         self.live = False
         """Connected, and told of everything up to the last look."""
         self._database = database
+        self._traffic = traffic
         self._poll_seconds = settings.feed_poll_seconds
         self._woken = asyncio.Event()
         self._notified = False
         self._behind_since: float | None = None
         self._away_since: float | None = None
+        self._unreadable_seq: int | None = None
         self._begun = False
         self._waiters: set[asyncio.Future[None]] = set()
 
@@ -108,6 +111,10 @@ class Follower:
                     ledger.CHANNEL, notified=self._hear, lost=self._woken.set
                 ) as session:
                     await self._serve(session)
+            except changes.UnreadableChange as error:
+                if error.seq != self._unreadable_seq:
+                    self._unreadable_seq = error.seq
+                    logger.exception("follower stopped by a change that cannot be rendered", seq=error.seq)
             except Exception as error:  # Whatever it is, it goes on.
                 self._away(started, error)
             finally:
@@ -138,8 +145,9 @@ class Follower:
             self.window.start_at((await ledger.head(session)).seq)
             self._begun = True
         elif (newest := self.window.newest) is not None:
-            page, _ = await changes.read(session, Question(newest.seq - 1, 1))
-            if list(page.changes) != [newest]:
+            page, floor = await changes.read(session, Question(newest.seq - 1, 1))
+            # What the feed forgot meanwhile is no sign of another ledger.
+            if newest.seq > floor and list(page.changes) != [newest]:
                 self._start_again(page.head)
 
     async def _catch_up(self, session: ReadSession) -> None:
@@ -149,7 +157,7 @@ class Follower:
             page, floor = await changes.read(session, Question(self.seq, _AT_ONCE))
             if page.head < self.seq:
                 self._start_again(page.head)
-            elif self.seq < floor or (page.head - self.seq > _MOST_CHANGES and not self._waiters):
+            elif self.seq < floor or (page.head - self.seq > _MOST_CHANGES and not any(self._traffic.waiting.values())):
                 # Forgotten, or more than there is room for, and nobody to read it along the way.
                 self.window.start_at(page.head)
                 self.wake_all()

@@ -38,7 +38,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     database = Database(settings, traces.tracer)
     traffic = Traffic(limit=settings.max_concurrent_requests, waiters_limit=settings.max_feed_waiters)
     readiness = Readiness(database, traffic)
-    follower = Follower(database, settings)
+    follower = Follower(database, settings, traffic)
     watch = LedgerWatch(database, settings, heard_of=follower.heard_of)
     housekeeping = Housekeeping(database, settings)
 

@@ -53,6 +53,8 @@ def problem_response(error: ProblemError, headers: Mapping[str, str] | None = No
     headers = dict(headers or {})
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
+    if error.status == 426:
+        headers |= {"Upgrade": "HTTP/1.1", "Connection": "upgrade"}
     headers["Cache-Control"] = "no-store"
     return Response(body, status_code=error.status, headers=headers, media_type=MEDIA_TYPE)
 

@@ -251,8 +251,8 @@ def _listed(rows: Iterable[Mapping[str, Any]], at: datetime | None) -> list[Mapp
 
 
 def _list_order(row: Mapping[str, Any]) -> tuple[Any, ...]:
-    end = row["valid_to"]
-    return (row["min_quantity"], row["valid_from"], end is None, end or row["valid_from"])
+    # Of rows that are alike up to their ends the one with the greatest seq answers, and an import numbers by line.
+    return (row["min_quantity"], row["valid_from"], row["valid_to"] is None, row["seq"])
 
 
 def _list_entry(item: Mapping[str, Any], row: Mapping[str, Any], digits: int) -> dict[str, Any]:

@@ -12,7 +12,10 @@ import pytest
 from fastapi import FastAPI
 
 from app import feed
+from app.feed_window import Page, Question
 from app.models import ChangeType
+from app.services import changes
+from app.traffic import Place
 from tests.api.test_statements import statements
 from tests.observability.test_metrics import samples, value
 from tests.support.feed import events, serving
@@ -147,6 +150,80 @@ async def test_one_statement_looks_at_only_so_many_changes(
     assert page["changes"][0]["after"]["id"] == item["id"]
 
 
+LARGE = """
+    INSERT INTO changes (seq, at, actor, type, item_id, after)
+    SELECT 2 + n, at + n * interval '1 microsecond', actor, 'item.updated', item_id,
+        after || jsonb_build_object('description', repeat('x', 10000))
+    FROM changes, generate_series(1, 300) AS n WHERE seq = 2
+"""
+
+
+@pytest.mark.parametrize("wait", [0, 60])
+async def test_a_page_of_large_documents_ends_early(
+    app: FastAPI, client: httpx2.AsyncClient, owner: asyncpg.Connection, wait: int
+) -> None:
+    await create(client)
+    await owner.execute(LARGE)
+    await owner.execute("UPDATE ledger SET seq = 302")
+    await until(lambda: app.state.follower.seq == 302)
+    if not wait:
+        # From the database, as for everybody who is behind.
+        app.state.follower.window.start_at(302)
+    seen: list[int] = []
+    sizes = []
+    while not seen or seen[-1] < 302:
+        answer = await client.get("/v1/changes", params={"after": seen[-1] if seen else 2, "limit": 1000, "wait": wait})
+        sizes.append(len(answer.content))
+        page = answer.json()
+        seen += [change["seq"] for change in page["changes"]]
+        assert page["next_after"] == seen[-1]
+    assert seen == list(range(3, 303))
+    assert len(sizes) == 3
+    assert max(sizes) < 2**20 + 20_000
+
+
+async def test_others_get_their_turn_while_a_page_is_rendered(
+    app: FastAPI, client: httpx2.AsyncClient, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create(client)
+    await owner.execute(LARGE.replace("10000", "1").replace("300", "1000"))
+    await owner.execute("UPDATE ledger SET seq = 1002")
+    await until(lambda: app.state.follower.seq == 1002)
+    rendered, turns = 0, []
+    render = changes._rendered
+
+    def count(row: Any) -> Any:
+        nonlocal rendered
+        rendered += 1
+        return render(row)
+
+    async def look() -> None:
+        while True:
+            turns.append(rendered)
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(changes, "_rendered", count)
+    looking = asyncio.create_task(look())
+    assert len((await read(client, 2, limit=1000))["changes"]) == 1000
+    looking.cancel()
+    assert {200, 400, 600, 800} <= set(turns)
+
+
+@pytest.mark.parametrize("after", [2**63 - 1, 2**63 - 2, 2**63 - 10_001, 2**63 - 10_002, 10**18])
+async def test_a_cursor_near_the_end_of_numbers_is_ahead_of_the_ledger(
+    client: httpx2.AsyncClient, over_http: httpx2.AsyncClient, after: int
+) -> None:
+    stream = {"accept": "text/event-stream"}
+    for answer in (
+        await client.get(f"/v1/changes?after={after}"),
+        await client.get(f"/v1/changes?after={after}&types=price.voided"),
+        await client.get(f"/v1/changes?after={after}&wait=1"),
+        await over_http.get(f"/v1/changes?after={after}", headers=stream),
+        await over_http.get("/v1/changes", headers={**stream, "last-event-id": str(after)}),
+    ):
+        assert (answer.status_code, answer.json()["type"]) == (422, "/problems/unknown-seq")
+
+
 async def test_a_page_without_wait_has_what_was_written_before(client: httpx2.AsyncClient) -> None:
     for number in range(20):
         await create(client, f"Item {number}")
@@ -243,9 +320,25 @@ async def test_bad_headers(client: httpx2.AsyncClient) -> None:
     assert "application/json, text/event-stream" in answer.json()["detail"]
     answer = await client.get("/v1/books", headers={"accept": "text/event-stream"})
     assert answer.status_code == 406
-    for accept in ("*/*", "application/*", "text/html, application/json", "text/event-stream;q=0, application/json"):
+    for accept in (
+        "*/*",
+        "application/*",
+        "text/html, application/json",
+        "text/event-stream;q=0, application/json",
+        "text/event-stream, application/json",
+        "application/json, text/event-stream;q=0.9",
+        "text/html, text/*, */*;q=0.8",
+    ):
         answer = await client.get("/v1/changes", headers={"accept": accept})
         assert answer.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize(
+    "accept", ["Text/Event-Stream", "text/event-stream, */*", "application/json;q=0.5, text/event-stream"]
+)
+async def test_who_prefers_events_gets_them(over_http: httpx2.AsyncClient, accept: str) -> None:
+    async with over_http.stream("GET", "/v1/changes", headers={"accept": accept}) as answer:
+        assert answer.headers["content-type"].startswith("text/event-stream")
 
 
 async def test_a_stream_sends_what_there_is_and_what_comes(
@@ -281,13 +374,67 @@ async def test_a_silent_stream_has_a_heart_beat(
     async with events(over_http, 1, types="book.updated") as stream:
         assert await anext(stream) == {"comment": ""}
         await create(client)
+        # What is left out moves the cursor all the same, once.
+        async for event in stream:
+            if event != {"comment": ""}:
+                assert event == {"comment": "", "id": "2"}
+                break
         assert await anext(stream) == {"comment": ""}
         await client.patch("/v1/books/default", json={"name": "Other"}, headers={"if-match": '"1"'})
         async for event in stream:
             if event != {"comment": ""}:
-                assert event["event"] == "book.updated"
+                assert (event["event"], event["id"]) == ("book.updated", "3")
                 break
     await client.patch("/v1/books/default", json={"name": "Default"}, headers={"if-match": '"2"'})
+
+
+async def test_a_stream_that_looks_through_what_it_leaves_out_has_a_heart_beat(
+    client: httpx2.AsyncClient, over_http: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        await create(client, f"Item {number}")
+    # Each look takes longer than a heart beat, and is at one change only.
+    monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 0.01)
+    look = feed.Feed._look
+
+    async def slowly(self: feed.Feed, question: Question) -> Page:
+        await asyncio.sleep(0.02)
+        page = await look(self, question)
+        return Page([], min(question.after + 1, page.head), page.head)
+
+    monkeypatch.setattr(feed.Feed, "_look", slowly)
+    async with events(over_http, 1, types="book.updated") as stream:
+        beats = [await anext(stream) for _ in range(4)]
+        first = int(beats[0]["id"])
+        assert beats == [{"comment": "", "id": str(seq)} for seq in range(first, first + 4)]
+
+
+async def test_a_drain_that_begins_during_a_heart_beat_ends_the_stream(
+    app: FastAPI, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (await read(client, 1))["head"] == 1
+    monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 0.01)
+    place = Place(app.state.traffic)
+    try:
+        stream = await app.state.feed.stream(Question(1, 100), place)
+        assert (await anext(stream)).startswith(b"retry: ")
+        assert await anext(stream) == b":\n\n"
+        monkeypatch.setattr(feed, "HEARTBEAT_SECONDS", 3600)
+        app.state.traffic.draining = True
+        async with asyncio.timeout(20):
+            assert [event async for event in stream] == []
+    finally:
+        app.state.traffic.draining = False
+        place.leave()
+
+
+async def test_streams_do_not_all_come_back_at_once(over_http: httpx2.AsyncClient) -> None:
+    async def beginning() -> str:
+        headers = {"accept": "text/event-stream"}
+        async with over_http.stream("GET", "/v1/changes?after=1", headers=headers) as answer:
+            return await anext(answer.aiter_lines())
+
+    assert len({await beginning() for _ in range(10)}) > 1
 
 
 async def test_a_stream_that_cannot_begin_is_a_problem(over_http: httpx2.AsyncClient) -> None:

@@ -11,9 +11,11 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 
 from app import price_list
 from app.services import exports
+from tests.support.feed import serving
 
 Client = httpx2.AsyncClient
 
@@ -121,6 +123,18 @@ async def test_headers(client: Client) -> None:
     snapshot = await export(client, "snapshot")
     assert snapshot.headers["content-type"] == "application/x-ndjson"
     assert snapshot.headers["content-disposition"] == f'attachment; filename="default-{head}-snapshot.ndjson"'
+
+
+async def test_http_without_chunks_is_refused(app: FastAPI) -> None:
+    async with serving(app) as url:
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(url.rpartition(":")[2]))
+        writer.write(b"GET /v1/export HTTP/1.0\r\n\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+    assert head.split()[1] == b"426"
+    assert b"upgrade: http/1.1" in head.lower()
+    assert json.loads(body)["type"] == "/problems/upgrade-required"
+    assert "proxy_http_version 1.1" in json.loads(body)["detail"]
 
 
 async def test_an_empty_book(client: Client) -> None:
@@ -274,7 +288,13 @@ class Ledger:
             listed += [
                 {column: {**item, **row}[column] for column in price_list.COLUMNS}
                 for row in sorted(
-                    rows, key=lambda row: (float(row["min_quantity"]), row["valid_from"], row["valid_to"] or "9")
+                    rows,
+                    key=lambda row: (
+                        float(row["min_quantity"]),
+                        row["valid_from"],
+                        row["valid_to"] is None,
+                        row["seq"],
+                    ),
                 )
                 if row["id"] in answering
             ]

@@ -12,6 +12,7 @@ import asyncpg
 import httpx2
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import text
 from sqlalchemy.engine import URL
 
 from app import follower as follower_module
@@ -20,6 +21,7 @@ from app.follower import Follower
 from app.main import create_app
 from tests.api.test_changes import begun, create, read, until
 from tests.api.test_ledger import failing_commits
+from tests.api.test_statements import statements
 from tests.api.test_trouble import client_of, slug
 from tests.conftest import make_settings
 from tests.observability.test_ledger_watch import without_database
@@ -268,6 +270,52 @@ async def test_a_ledger_that_was_replaced_and_is_longer_by_now_is_followed_anew(
     assert actors == ["anonymous", "another", "another"]
 
 
+async def test_a_ledger_that_forgot_meanwhile_is_still_the_same(
+    own_url: URL, own_owner: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    app = own_app(own_url)
+    async with followed(app) as client:
+        await create(client, price={"amount": 1})
+        await until(lambda: app.state.follower.seq == 3)
+        await own_owner.execute("UPDATE ledger SET feed_floor = 3; DELETE FROM changes WHERE seq = 3")
+        pid = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pricebook-follower'"
+        await own_owner.execute(f"{pid} AND datname = current_database()")
+        await until(lambda: bool(logged(caplog, "follower cut off")))
+        await until(lambda: app.state.follower.live)
+        await create(client, LAST)
+        assert name((await read(client, 3, wait=60))["changes"][0]) == LAST
+    assert logged(caplog, "the ledger was set back") == []
+
+
+async def test_a_change_that_cannot_be_rendered_is_a_defect(
+    own_url: URL, own_owner: asyncpg.Connection, caplog: pytest.LogCaptureFixture
+) -> None:
+    event = "follower stopped by a change that cannot be rendered"
+    app = own_app(own_url, feed_poll_seconds=0.02)
+    async with followed(app) as client:
+        await create(client)
+        await until(lambda: app.state.follower.seq == 2)
+        async with own_owner.transaction():
+            await own_owner.execute("UPDATE ledger SET seq = 3")
+            await own_owner.execute(
+                "INSERT INTO changes (seq, at, actor, type, item_id, after) "
+                "SELECT 3, at, actor, 'item.updated', item_id, '{}' FROM changes WHERE seq = 2"
+            )
+        await until(lambda: bool(logged(caplog, event)))
+        await asyncio.sleep(0.2)  # many attempts
+        await own_owner.execute("SET session_replication_role = replica")
+        await own_owner.execute(
+            "UPDATE changes SET after = first.after || '{\"of_a_later_release\": 1}' FROM changes AS first "
+            "WHERE changes.seq = 3 AND first.seq = 2"
+        )
+        await until(lambda: app.state.follower.seq == 3)
+        (change,) = (await read(client, 2, wait=60))["changes"]
+        assert name(change) == "Frame"
+        assert "of_a_later_release" not in change["after"]
+    assert [line["seq"] for line in logged(caplog, event)] == [3]
+    assert logged(caplog, "follower cut off") == []
+
+
 BURST = """
     WITH head AS (UPDATE ledger SET seq = seq + 100 RETURNING seq - 100 AS seq, pg_notify('pricebook_changes', ''))
     INSERT INTO changes (seq, at, actor, type, item_id, after)
@@ -275,6 +323,22 @@ BURST = """
            after || jsonb_build_object('version', n)
     FROM head, changes, generate_series(1, 100) AS n WHERE changes.seq = 2
 """
+
+
+async def test_those_who_just_go_to_ask_again_count_as_waiting(
+    own_url: URL, own_owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "_MOST_CHANGES", 10)
+    app = own_app(own_url)
+    follower: Follower = app.state.follower
+    async with followed(app) as client:
+        await create(client)
+        await until(lambda: follower.seq == 2)
+        # A stream that sends what it has is not parked at that instant.
+        monkeypatch.setitem(app.state.traffic.waiting, "stream", 1)
+        await own_owner.execute(BURST)
+        await until(lambda: follower.seq == 102)
+        assert len(follower.window) == 10
 
 
 @pytest.mark.parametrize("waits", [True, False])
@@ -307,6 +371,40 @@ async def test_a_burst_larger_than_the_window_loses_nobody(
     for one in found:
         check(one, 3)
         assert len(one) == 301
+
+
+async def test_those_who_are_behind_share_few_connections(
+    own_url: URL, own_owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = own_app(own_url, database_pool_size=4, database_pool_timeout_seconds=0.5)
+    reader = app.state.database.reader
+    async with followed(app) as client:
+        for number in range(12):
+            await create(client, f"Item {number}")
+        # The follower knows nothing, as one that has just begun.
+        await until(lambda: app.state.follower.seq == 13)
+        app.state.follower.window.start_at(13)
+
+        with statements(app) as reads:
+            async with own_owner.transaction():
+                await own_owner.execute("LOCK TABLE price_rows IN ACCESS EXCLUSIVE MODE")
+                asking = [
+                    asyncio.ensure_future(client.get(f"/v1/changes?after={after}&wait=60"))
+                    for after in [1] * 20 + [2] * 20
+                ]
+                asking += [asyncio.ensure_future(client.get(f"/v1/changes?after={after}")) for after in range(3, 9)]
+                await until(lambda: len(reads) == 2)
+                # Who asked first may leave.
+                asking.pop(0).cancel()
+                await asyncio.sleep(0.7)
+                assert reader.pool.checkedout() == len(reads) == 2
+                async with app.state.database.reading() as session:
+                    assert await session.scalar(text("SELECT 1")) == 1, "the others are left to the rest of the service"
+            found = await asyncio.gather(*asking)
+    assert [answer.status_code for answer in found] == [200] * 45
+    for answer in found:
+        check(answer.json()["changes"], int(answer.request.url.params["after"]) + 1)
+    assert sum("changes" in statement for statement in reads) == 2 + 6, "what is asked alike is read once"
 
 
 async def test_a_follower_that_hangs_is_seen_to_lag(own_url: URL, own_owner: asyncpg.Connection) -> None:

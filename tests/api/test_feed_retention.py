@@ -8,6 +8,8 @@ import httpx2
 import pytest
 from sqlalchemy.engine import URL
 
+from app import housekeeping
+from app.database import WriteSession
 from app.services import changes
 from tests.api.test_changes import create, read, until
 from tests.api.test_feed_follower import check, followed, own_app
@@ -138,6 +140,60 @@ async def test_housekeeping_goes_on_after_a_failure(
             await own_owner.execute("LOCK TABLE changes IN ACCESS EXCLUSIVE MODE")
             await until(lambda: "housekeeping failed" in caplog.text)
         await finished(own_owner, 88)
+
+
+@pytest.mark.parametrize("old", [0, 1, 60])
+async def test_no_more_is_forgotten_than_is_old(own_url: URL, own_owner: asyncpg.Connection, old: int) -> None:
+    app = own_app(own_url)
+    async with followed(app) as client:
+        await fill(client, own_owner)
+        async with own_owner.transaction():
+            await own_owner.execute("SET LOCAL session_replication_role = replica")
+            await own_owner.execute("UPDATE changes SET at = at + interval '8 days' WHERE seq > $1", old)
+        for _ in range(3):
+            async with app.state.database.writing() as session:
+                assert not await changes.forget(session, retention_days=5)
+            assert await own_owner.fetchval("SELECT feed_floor FROM ledger") == old
+        check((await read(client, old, limit=1000))["changes"], old + 1)
+        assert len((await read(client, old, limit=1000))["changes"]) == 88 - old
+
+
+async def test_of_two_processes_one_works_at_a_time(own_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_work, most, turns = 0, 0, 0
+
+    async def job(_: WriteSession) -> bool:
+        nonlocal at_work, most, turns
+        at_work += 1
+        turns += 1
+        most = max(most, at_work)
+        await asyncio.sleep(0.05)
+        at_work -= 1
+        return True
+
+    monkeypatch.setattr(housekeeping, "_jobs", lambda _: {"count": job})
+    monkeypatch.setattr(housekeeping, "_BETWEEN_SECONDS", 0.001)
+    async with (
+        client_of(own_app(own_url, housekeeping_seconds=0.01)),
+        client_of(own_app(own_url, housekeeping_seconds=0.01)),
+    ):
+        await until(lambda: turns >= 10)
+    assert most == 1
+
+
+async def test_writers_get_their_turn_between_two_pieces_of_work(own_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = 0
+
+    async def job(_: WriteSession) -> bool:
+        nonlocal turns
+        turns += 1
+        return True
+
+    monkeypatch.setattr(housekeeping, "_jobs", lambda _: {"count": job})
+    monkeypatch.setattr(housekeeping, "_BETWEEN_SECONDS", 3600)
+    async with client_of(own_app(own_url, housekeeping_seconds=0.01)):
+        await until(lambda: turns > 0)
+        await asyncio.sleep(0.2)  # for what it should not do
+    assert turns == 1
 
 
 async def test_versions_cannot_be_deleted_even_by_the_owner(

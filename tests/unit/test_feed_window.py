@@ -1,9 +1,12 @@
 """The window answers as a list of all changes would, as far back as it goes, and never grows beyond its bounds."""
 
+import gc
 import random
+import weakref
 
 import pytest
 
+from app import feed_window
 from app.feed_window import FeedWindow, Question, RenderedChange
 
 TYPES = ("item.created", "price.recorded", "price.voided")
@@ -76,3 +79,35 @@ def test_starting_again_forgets() -> None:
     page = window.page(Question(1, 10))
     assert page is not None
     assert page.events == b"id: 2\nevent: price.voided\ndata: {}\n\n"
+
+
+def test_a_page_ends_with_the_change_that_takes_it_to_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feed_window, "PAGE_BYTES", 100)
+    window = FeedWindow(100, 10_000)
+    window.extend([RenderedChange(seq, TYPES[seq % 2], b"x" * 40) for seq in range(1, 11)])
+    page = window.page(Question(0, 10))
+    assert page is not None
+    assert ([change.seq for change in page.changes], page.next_after) == ([1, 2, 3], 3)
+    page = window.page(Question(3, 10, frozenset(TYPES[:1])))
+    assert page is not None
+    assert ([change.seq for change in page.changes], page.next_after) == ([4, 6, 8], 8)
+    large = FeedWindow(100, 10_000)
+    large.extend([RenderedChange(seq, TYPES[0], b"x" * 400) for seq in range(1, 3)])
+    page = large.page(Question(0, 10))
+    assert page is not None
+    assert page.next_after == 1, "one change at the least"
+
+
+def test_answers_that_are_kept_are_bounded_in_bytes() -> None:
+    window = FeedWindow(10_000, 16 * 2**20)
+    window.extend([RenderedChange(seq, TYPES[0], b"x" * 16_000) for seq in range(1, 1001)])
+    pages = [window.page(Question(after, 1000)) for after in range(900)]
+    alive = [weakref.ref(page) for page in pages if page is not None]
+    page = pages[-1]
+    assert page is not None
+    assert window.page(Question(899, 1000)) is page, "those who ask the same share it"
+    del page, pages
+    gc.collect()
+    kept = [page for ref in alive if (page := ref()) is not None]
+    assert 1 <= len(kept) <= 8
+    assert sum(len(page.json) + len(page.events) for page in kept) < 17 * 2**20

@@ -71,7 +71,7 @@ async def read_changes(
     `Accept: text/event-stream` the changes are streamed as they come, without `limit` and `wait`.
     """
     question = Question(after, limit, _types(types))
-    if exact_json.accepted(request) & {EVENT_STREAM, "text/*"}:
+    if _prefers_events(request):
         if last_event_id is not None:
             question = question._replace(after=last_event_id)
         events = await consumers.stream(question, place)
@@ -84,6 +84,12 @@ async def read_changes(
     else:
         page = await consumers.page(question)
     return Response(page.json, headers=_UNCACHED, media_type="application/json")
+
+
+def _prefers_events(request: Request) -> bool:
+    """Only who names events gets them: a page is what everybody else understands."""
+    accepted = exact_json.accepted(request)
+    return accepted.get(EVENT_STREAM, 0.0) > accepted.get("application/json", 0.0)
 
 
 async def _hung_up(request: Request) -> None:

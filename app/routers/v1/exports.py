@@ -3,11 +3,11 @@
 from collections.abc import AsyncIterator
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.dependencies import At, BookQuery, Connections, KnownSeq, RequestPlace
-from app.errors import InvalidRequest, UnknownBook, UnknownSeq
+from app.errors import InvalidRequest, UnknownBook, UnknownSeq, UpgradeRequired
 from app.problems import responses
 from app.routers.caching import IMMUTABLE
 from app.routers.files import CSV, NDJSON, FileRoute
@@ -32,7 +32,7 @@ router = APIRouter(tags=["price lists"], route_class=FileRoute)
     summary="A whole price list",
     response_class=StreamingResponse,
     responses={
-        **responses(UnknownBook, UnknownSeq, InvalidRequest),
+        **responses(UnknownBook, UnknownSeq, InvalidRequest, UpgradeRequired),
         200: {
             "description": "The file. One that ends in a cut connection is not whole.",
             "content": {
@@ -54,6 +54,7 @@ router = APIRouter(tags=["price lists"], route_class=FileRoute)
 async def export(
     connections: Connections,
     place: RequestPlace,
+    request: Request,
     form: Annotated[
         Format,
         Query(alias="format", description="The list as `csv` or `ndjson`; `snapshot`: items with all their documents"),
@@ -68,6 +69,11 @@ async def export(
     included; an import reads it back. A snapshot has a line for each item: its document, and those of its price rows in
     force, as the feed has them. Pinned with `known_seq`, the answer never changes.
     """
+    if request.scope["http_version"] == "1.0":
+        raise UpgradeRequired(
+            "An export is sent in chunks, and HTTP/1.0 has none. Ask by HTTP/1.1, and have a proxy on the way do so too "
+            "(nginx: proxy_http_version 1.1)."
+        )
     begun = await exports.begin(connections, form, book=book, at=at, known_seq=known_seq)
     media_type, name = _FILES[form]
     headers = {
