@@ -1,6 +1,7 @@
 """What the commands that speak with a running service share: its address, the key, and its problems in words."""
 
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Self
@@ -15,6 +16,9 @@ DEFAULT_URL = "http://127.0.0.1:8000"
 _CONNECT_SECONDS = 10
 _ANSWER_SECONDS = 60
 _MOST_FAULTS = 10
+_SECONDS = re.compile(r"[0-9]{1,5}")
+
+SEQ_HEADER = "Pricebook-Seq"
 
 
 class ServiceError(Exception):
@@ -24,8 +28,10 @@ class ServiceError(Exception):
 class ProblemAnswer(ServiceError):
     """The service answered with a problem document."""
 
-    def __init__(self, document: Mapping[str, Any]) -> None:
+    def __init__(self, document: Mapping[str, Any], *, retry_after_seconds: int = 0) -> None:
         self.document = document
+        self.retry_after_seconds = retry_after_seconds
+        """How long to wait before asking again, if the service says so."""
         super().__init__("\n".join([f"{document['title']} (status {document['status']}).", *faults(document)]))
 
     @property
@@ -89,7 +95,7 @@ class Service:
         self._check(answer)
         document = _document(answer)
         if document is None or expects not in document:
-            raise self._stranger(answer)
+            raise self._stranger(f"status {answer.status_code}")
         return answer
 
     @contextmanager
@@ -119,11 +125,26 @@ class Service:
             return
         document = _document(answer)
         if document is None or not {"type", "title", "status", "detail", "errors"} <= document.keys():
-            raise self._stranger(answer)
-        raise ProblemAnswer(document)
+            raise self._stranger(f"status {answer.status_code}")
+        retry_after = answer.headers.get("Retry-After", "")
+        raise ProblemAnswer(document, retry_after_seconds=int(retry_after) if _SECONDS.fullmatch(retry_after) else 0)
 
-    def _stranger(self, answer: httpx2.Response) -> ServiceError:
-        return ServiceError(f"What answers at {self.url} is not Pricebook: status {answer.status_code}.")
+    def seq_of(self, answer: httpx2.Response) -> int:
+        """The state of knowledge that an export is as of.
+
+        :raises ServiceError: if it does not say.
+        """
+        seq = answer.headers.get(SEQ_HEADER, "")
+        if not seq.isdecimal():
+            raise self._stranger(f"it sends no {SEQ_HEADER}")
+        return int(seq)
+
+    def cut_off(self) -> ServiceError:
+        """For an answer that ends in order, and yet within a line: something between cut it off and hid that."""
+        return ServiceError(f"The answer of {self.url} broke off within a line. Try again.")
+
+    def _stranger(self, why: str) -> ServiceError:
+        return ServiceError(f"What answers at {self.url} is not Pricebook: {why}.")
 
 
 def _document(answer: httpx2.Response) -> dict[str, Any] | None:

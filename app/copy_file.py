@@ -28,6 +28,12 @@ _SCHEMA = f"""
     COMMIT;
 """
 
+_STRAYS = """
+    SELECT (SELECT count(*) FROM items WHERE id IS NOT document ->> 'id')
+        + (SELECT count(*) FROM prices WHERE id IS NOT document ->> 'id' OR item_id IS NOT document ->> 'item_id'
+            OR item_id NOT IN (SELECT id FROM items))
+"""
+
 
 class CopyError(Exception):
     """The file cannot be used, or does not fit what it is told; the message says what to do."""
@@ -43,22 +49,27 @@ class Counts(NamedTuple):
 class Copy:
     """The copy in a file, as a block: ``with Copy(path, book) as copy``.
 
+    :param reads_only: the file has to be there, and is left as it is, whoever else writes to it.
     :raises CopyError: if the file is something else, or a copy of another book.
     """
 
-    def __init__(self, path: Path, book: str) -> None:
+    def __init__(self, path: Path, book: str, *, reads_only: bool = False) -> None:
         self.path = path
         self.book = book
         with self._checked():
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._database = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+            if not reads_only:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            address = f"{path.absolute().as_uri()}?mode={'ro' if reads_only else 'rwc'}"
+            self._database = sqlite3.connect(address, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
             (found,) = self._database.execute("PRAGMA application_id").fetchone()
             (tables,) = self._database.execute("SELECT count(*) FROM sqlite_master").fetchone()
             if found != _APPLICATION_ID and (found or tables):
                 raise CopyError(f"{path} is no copy that pricebook follow made. Name another file.")
-            self._database.executescript(_SCHEMA)
-            self._database.execute("INSERT OR IGNORE INTO copy VALUES (1, ?, NULL)", (book,))
-            (owner,) = self._database.execute("SELECT book FROM copy").fetchone()
+            if not reads_only:
+                self._database.executescript(_SCHEMA)
+                self._database.execute("INSERT OR IGNORE INTO copy VALUES (1, ?, NULL)", (book,))
+            # Without a row it is just being made, by the other process.
+            (owner,) = self._database.execute("SELECT book FROM copy").fetchone() or (book,)
         if owner != book:
             self._database.close()
             raise CopyError(f"{path} is a copy of the book {owner}, not of {book}. Name another file.")
@@ -73,7 +84,7 @@ class Copy:
     def seq(self) -> int | None:
         """The last change in the copy, or ``None`` before the first snapshot."""
         with self._checked():
-            (seq,) = self._database.execute("SELECT seq FROM copy").fetchone()
+            (seq,) = self._database.execute("SELECT seq FROM copy").fetchone() or (None,)
             return None if seq is None else int(seq)
 
     def replace(self, seq: int, lines: Iterable[bytes]) -> Counts:
@@ -136,6 +147,12 @@ class Copy:
         """The seq, and the copy as a snapshot of it would be; both of one moment, whoever writes to the file."""
         with self._checked(), self._transaction("BEGIN"):
             yield self.seq, self._lines()
+
+    def strays(self) -> int:
+        """Rows that the copy as a snapshot does not show: of no item, or not those that their documents are."""
+        with self._checked():
+            (count,) = self._database.execute(_STRAYS).fetchone()
+            return int(count)
 
     def _lines(self) -> Iterator[bytes]:
         found = self._database.execute(

@@ -13,10 +13,8 @@ from typing import Any, BinaryIO
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn, TransferSpeedColumn
 
 from app import client, tables
-from app.client import ServiceError
 
 CSV = "csv"
-_SEQ = "Pricebook-Seq"
 
 
 class ExportError(Exception):
@@ -30,12 +28,14 @@ class Received:
     form: str
     rows: int = 0
     size: int = 0
+    ends_a_line: bool = True
     digest: Any = field(default_factory=hashlib.sha256)
     _quoted: bool = False
 
     def add(self, chunk: bytes) -> None:
         """Count a piece of the file."""
         self.size += len(chunk)
+        self.ends_a_line = chunk.endswith(b"\n")
         self.digest.update(chunk)
         if self.form != CSV:
             self.rows += chunk.count(b"\n")
@@ -66,19 +66,19 @@ def export(url: str, parameters: dict[str, Any], output: Path | None, *, as_json
     received = Received(parameters["format"])
     asked = {name: value for name, value in parameters.items() if value is not None}
     with client.Service(url) as service, service.stream("GET", "/v1/export", params=asked) as answer:
-        seq = answer.headers.get(_SEQ)
-        if seq is None:
-            raise ServiceError(f"What answers at {service.url} is not Pricebook: it sends no {_SEQ}.")
+        seq = service.seq_of(answer)
         with _destination(output) as file, _progress(output) as show:
             for chunk in answer.iter_bytes():
                 file.write(chunk)
                 received.add(chunk)
                 show(received)
+            if not received.ends_a_line:
+                raise service.cut_off()
     where = "" if output is None else f" in {output}"
     sys.stderr.write(f"{received.data_rows:,} rows{where}, as known at seq {seq}\n")
     if as_json:
         about = {
-            "seq": int(seq),
+            "seq": seq,
             "rows": received.data_rows,
             "bytes": received.size,
             "sha256": received.digest.hexdigest(),
@@ -89,8 +89,17 @@ def export(url: str, parameters: dict[str, Any], output: Path | None, *, as_json
 @contextlib.contextmanager
 def _destination(output: Path | None) -> Iterator[BinaryIO]:
     if output is None:
-        yield sys.stdout.buffer
-        sys.stdout.buffer.flush()
+        try:
+            yield sys.stdout.buffer
+            sys.stdout.buffer.flush()
+        except OSError as error:
+            # What is still to be written would fail once more at the end of the process.
+            with Path(os.devnull).open("wb") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+            if isinstance(error, BrokenPipeError):
+                # Its reader has enough, as in `| head`.
+                raise
+            raise ExportError(f"Standard output cannot be written: {error.strerror or error}.") from None
         return
     target = Path(os.path.realpath(output))
     if target.exists() and not target.is_file():

@@ -23,6 +23,8 @@ _LIMIT = 1000
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.5, 30.0
 _SOON_SECONDS = 1.0
 """A service that stops answers long polls at once: no sooner than this it is asked again."""
+_PASSING = {408, 429}
+"""Statuses that blame the client, and are of the moment all the same."""
 _SHOWN = 60
 
 
@@ -69,26 +71,29 @@ def follow(url: str, target: Path, book: str, *, once: bool, report: Report) -> 
     """
     with Copy(path_of(target, book), book) as copy, client.Service(url) as service:
         pauses = _pauses()
-        begins_anew = copy.seq is None
+        begins_anew, is_fresh = copy.seq is None, False
         while True:
             try:
                 if begins_anew:
                     _take_snapshot(service, copy, report)
-                    begins_anew = False
+                    begins_anew, is_fresh = False, True
                 if _poll(service, copy, report, wait=0 if once else _WAIT_SECONDS) and once:
                     return
             except ServiceError as error:
                 if _is_truncated(error):
+                    if is_fresh:
+                        raise FollowError(_forgets_too_soon(copy, error)) from None
                     report.warn("The feed no longer goes back to the copy's last change. A new snapshot is taken.")
                     begins_anew = True
+                    time.sleep(next(pauses))
                     continue
                 if once or _is_final(error):
                     raise
-                pause = next(pauses)
+                pause = max(next(pauses), _asked_to_wait(error))
                 report.warn(f"{error} Trying again in {pause:.1f} s.")
                 time.sleep(pause)
             else:
-                pauses = _pauses()
+                pauses, is_fresh = _pauses(), False
 
 
 def _pauses() -> Iterator[float]:
@@ -105,29 +110,35 @@ def _is_truncated(error: ServiceError) -> bool:
 
 def _is_final(error: ServiceError) -> bool:
     """Whether asking again would be answered alike. A gateway's answer, or none, may be another one soon."""
-    return isinstance(error, ProblemAnswer) and int(error.document["status"]) < 500
+    if not isinstance(error, ProblemAnswer):
+        return False
+    status = int(error.document["status"])
+    return status < 500 and status not in _PASSING
+
+
+def _asked_to_wait(error: ServiceError) -> int:
+    return error.retry_after_seconds if isinstance(error, ProblemAnswer) else 0
 
 
 def _take_snapshot(service: Service, copy: Copy, report: Report) -> None:
     with service.stream("GET", "/v1/export", params={"format": "snapshot", "book": copy.book}) as answer:
-        seq = _seq_of(service, answer.headers)
-        counts = copy.replace(seq, _lines(answer.iter_bytes()))
+        seq = service.seq_of(answer)
+        counts = copy.replace(seq, _lines(service, answer.iter_bytes()))
     words = f"Snapshot as of seq {seq}: {counts.items:,} items, {counts.prices:,} price rows"
     report.say(words, "snapshot", seq=seq, items=counts.items, prices=counts.prices)
 
 
-def _seq_of(service: Service, headers: Any) -> int:
-    if "Pricebook-Seq" not in headers:
-        raise ServiceError(f"What answers at {service.url} is not Pricebook: it sends no Pricebook-Seq.")
-    return int(headers["Pricebook-Seq"])
+def _lines(service: Service, chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines that end in LF, and in nothing else that Unicode takes for the end of a line.
 
-
-def _lines(chunks: Iterable[bytes]) -> Iterator[bytes]:
-    """Lines that end in LF, and in nothing else that Unicode takes for the end of a line."""
+    :raises ServiceError: if the last one does not end.
+    """
     rest = b""
     for chunk in chunks:
         *whole, rest = (rest + chunk).split(b"\n")
         yield from whole
+    if rest:
+        raise service.cut_off()
 
 
 def _poll(service: Service, copy: Copy, report: Report, *, wait: int) -> bool:
@@ -153,6 +164,13 @@ def _poll(service: Service, copy: Copy, report: Report, *, wait: int) -> bool:
     return bool(copy.seq == page["head"])
 
 
+def _forgets_too_soon(copy: Copy, error: ServiceError) -> str:
+    return (
+        f"The feed does not go back to seq {copy.seq}, the one of a snapshot just taken: the service forgets faster "
+        f"than a snapshot takes. Raise its FEED_RETENTION_DAYS. The service says: {error}"
+    )
+
+
 def _set_back(copy: Copy, error: ProblemAnswer) -> str:
     return (
         f"The copy has change {copy.seq}, which the service does not: its ledger was set back, to a backup perhaps. "
@@ -170,18 +188,25 @@ def verify(url: str, target: Path, book: str, *, report: Report) -> bool:
     path = path_of(target, book)
     if not path.is_file():
         raise FollowError(f"There is no copy at {path}. Make one: pricebook follow {target} --once")
-    with Copy(path, book) as copy, client.Service(url) as service, copy.snapshot() as (seq, kept):
+    with Copy(path, book, reads_only=True) as copy, client.Service(url) as service, copy.snapshot() as (seq, kept):
         if seq is None:
             raise FollowError(f"The copy {path} is not complete yet. Make it so: pricebook follow {target} --once")
         parameters = {"format": "snapshot", "book": book, "known_seq": seq}
         try:
             with service.stream("GET", "/v1/export", params=parameters) as answer:
-                _seq_of(service, answer.headers)
-                lines, difference = _compare(kept, _lines(answer.iter_bytes()))
+                service.seq_of(answer)
+                lines, difference = _compare(kept, _lines(service, answer.iter_bytes()))
         except ProblemAnswer as error:
             if error.slug == "unknown-seq":
                 raise FollowError(_set_back(copy, error)) from None
             raise
+        strays = 0 if difference is not None else copy.strays()
+    if strays:
+        words = (
+            f"The copy as of seq {seq} is not right: its lines are, but {strays} rows stand where they do not belong."
+        )
+        report.say(words, "verified", seq=seq, items=lines, matches=False, strays=strays)
+        return False
     if difference is None:
         report.say(
             f"The copy is right: {lines:,} items as of seq {seq}.", "verified", seq=seq, items=lines, matches=True

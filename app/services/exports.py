@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from functools import cache
-from itertools import batched
+from itertools import batched, groupby
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -104,7 +104,7 @@ _BEGIN = (
 def _batch(items: int, rows: int | None, *, at: bool) -> Select[Any]:
     """The items after ``after`` as known at ``known_seq``, one row for each price row in force in the book ``book_id``.
 
-    An item's document comes with its first row only; it is null there if the item did not exist yet. The limits are
+    An item's document comes with one of its rows only; with none if the item did not exist yet. The limits are
     written into the statement, so that plans which do not know the parameters know them.
     """
     known_seq: Any = bindparam("known_seq", type_=BigInteger)
@@ -206,18 +206,12 @@ async def read_batch(session: ReadSession, asked: Asked, after: UUID) -> tuple[l
 
 def _grouped(found: Iterable[Mapping[str, Any]]) -> Iterator[Priced]:
     """The rows of a batch by item, without items that did not exist yet."""
-    priced: Priced | None = None
-    last: UUID | None = None
-    for row in found:
-        if row["page_id"] != last:
-            last = row["page_id"]
-            if priced is not None:
-                yield priced
-            priced = Priced(msgspec.json.decode(row["document"]), []) if row["document"] is not None else None
-        if priced is not None and row["id"] is not None:
-            priced.rows.append(row)
-    if priced is not None:
-        yield priced
+    for _, group in groupby(found, key=lambda row: row["page_id"]):
+        rows = list(group)
+        # Which of an item's rows comes first is not said: one of them has the document.
+        document = next((row["document"] for row in rows if row["document"] is not None), None)
+        if document is not None:
+            yield Priced(msgspec.json.decode(document), [row for row in rows if row["id"] is not None])
 
 
 def _lines(form: Format, asked: Asked, batch: Iterable[Priced]) -> Iterator[bytes]:

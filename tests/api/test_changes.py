@@ -466,6 +466,28 @@ async def test_more_waiters_than_the_limit_are_refused(
     assert app.state.traffic.in_flight == 0
 
 
+async def test_a_poll_that_ends_no_longer_listens_to_its_client(app: FastAPI, client: httpx2.AsyncClient) -> None:
+    assert (await read(client, 1))["head"] == 1
+    listening, ended = asyncio.Event(), asyncio.Event()
+
+    async def hung_up() -> None:
+        listening.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+
+    place = Place(app.state.traffic)
+    try:
+        page = await app.state.feed.poll(Question(1, 100), place, seconds=0.1, hung_up=hung_up)
+    finally:
+        place.leave()
+    assert page.next_after == 1
+    assert listening.is_set()
+    async with asyncio.timeout(20):
+        await ended.wait()
+
+
 async def test_who_goes_away_waits_no_longer(
     app: FastAPI, client: httpx2.AsyncClient, over_http: httpx2.AsyncClient
 ) -> None:

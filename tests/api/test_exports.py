@@ -137,6 +137,16 @@ async def test_http_without_chunks_is_refused(app: FastAPI) -> None:
     assert "proxy_http_version 1.1" in json.loads(body)["detail"]
 
 
+def test_an_items_document_comes_with_any_of_its_rows() -> None:
+    rows = [
+        {"page_id": 1, "document": None, "id": 11},
+        {"page_id": 1, "document": '{"sku":"A"}', "id": 12},
+        {"page_id": 2, "document": None, "id": None},
+        {"page_id": 3, "document": '{"sku":"C"}', "id": None},
+    ]
+    assert list(exports._grouped(rows)) == [({"sku": "A"}, rows[:2]), ({"sku": "C"}, [])]
+
+
 async def test_an_empty_book(client: Client) -> None:
     assert (await export(client, "csv")).text == price_list.HEADER
     assert (await export(client, "ndjson")).text == ""

@@ -183,6 +183,16 @@ async def test_a_connection_that_is_cut_is_opened_again(
     assert await own_owner.fetchval(f"SELECT count(*) {followers}") == 0
 
 
+async def test_a_connection_that_is_cut_is_noticed_long_before_it_would_look(
+    own_url: URL, own_owner: asyncpg.Connection
+) -> None:
+    app = own_app(own_url, feed_poll_seconds=60)
+    async with followed(app):
+        pid = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pricebook-follower'"
+        assert await own_owner.fetch(f"{pid} AND datname = current_database()") == [(True,)]
+        await until(lambda: not app.state.follower.live)
+
+
 async def test_an_outage_is_logged_once_and_then_everything_is_made_up_for(
     server: URL, own_url: URL, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -5,7 +5,9 @@ import csv
 import hashlib
 import io
 import json
+import os
 import socket
+import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +20,7 @@ from sqlalchemy.engine import URL
 from app.migrations import migrate
 from tests.conftest import make_settings
 from tests.support import postgres
-from tests.support.processes import SECRET, Service, free_port, run, running
+from tests.support.processes import PRICEBOOK, SECRET, Service, environment, free_port, run, running
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +132,34 @@ def test_a_file_that_was_cut_off_is_not_there(tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
     assert file.read_text() == "of yesterday"
     assert list(tmp_path.iterdir()) == [file]
+
+
+def test_a_file_that_ends_in_order_within_a_line_is_not_there(tmp_path: Path) -> None:
+    with answering(HEAD + b"5\r\nsku\r\n\r\n4\r\nS-1,\r\n0\r\n\r\n") as (url, _):
+        done = run("export", "--output", "list.csv", directory=tmp_path, pricebook_url=url)
+    assert done.returncode == 1
+    assert "broke off within a line" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_standard_output_that_takes_nothing(service: Service, tmp_path: Path) -> None:
+    command = [str(PRICEBOOK), "export"]
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            command, stdout=full, stderr=subprocess.PIPE, env=environment(pricebook_url=service.api),
+            text=True, timeout=60, check=False, cwd=tmp_path,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == "Standard output cannot be written: No space left on device.\n"
+    # Who reads no further, as `head`, is no mistake to tell of.
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        command, stdout=writing, stderr=subprocess.PIPE, env=environment(pricebook_url=service.api),
+        text=True, timeout=60, check=False, cwd=tmp_path,
+    )  # fmt: skip
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, "")
 
 
 def test_what_is_not_pricebook(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import http.server
 import json
 import random
 import signal
@@ -258,6 +259,61 @@ def test_a_feed_that_no_longer_goes_back(service: Service, fresh_url: URL, tmp_p
     assert verified["matches"]
 
 
+@contextlib.contextmanager
+def stub(*answers: tuple[int, dict[str, str], bytes]) -> Iterator[str]:
+    """The address of a service that answers so, the last one for ever."""
+    left = list(answers)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, headers, body = left.pop(0) if len(left) > 1 else left[0]
+            self.send_response(status)
+            for header, value in headers.items():
+                self.send_header(header, value)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+
+
+def problem(status: int, slug: str = "x") -> bytes:
+    document = {"type": f"/problems/{slug}", "title": "Not now", "status": status, "detail": "Later.", "errors": []}
+    return json.dumps(document).encode()
+
+
+@pytest.mark.parametrize("arguments", [["copy"], ["copy", "--once"]])
+def test_a_feed_that_does_not_even_go_back_to_a_new_snapshot(tmp_path: Path, arguments: list[str]) -> None:
+    snapshot = (200, {"Pricebook-Seq": "7"}, b"")
+    with stub(snapshot, (410, {}, problem(410, "feed-truncated"))) as url:
+        done = run("follow", *arguments, directory=tmp_path, pricebook_url=url)
+    assert done.returncode == 1
+    assert "does not go back to seq 7, the one of a snapshot just taken" in done.stderr
+    assert "Raise its FEED_RETENTION_DAYS" in done.stderr
+
+
+@pytest.mark.parametrize("status", [408, 429, 503])
+def test_it_waits_as_long_as_it_is_asked_to(tmp_path: Path, status: int) -> None:
+    with stub((status, {"Retry-After": "77"}, problem(status))) as url, Follower(url, tmp_path, "copy") as follower:
+        wait_for(lambda: "Trying again in 77.0 s." in follower.errors.read_text())
+
+
+def test_a_snapshot_that_ends_within_a_line_is_none(tmp_path: Path) -> None:
+    with stub((200, {"Pricebook-Seq": "7"}, b'{"item":{"id":"1"},"prices":[]}\n{"item"')) as url:
+        done = run("follow", "copy", "--once", directory=tmp_path, pricebook_url=url)
+    assert done.returncode == 1
+    assert "broke off within a line" in done.stderr
+    with contextlib.closing(sqlite3.connect(tmp_path / "copy")) as copy:
+        assert copy.execute("SELECT seq, (SELECT count(*) FROM items) FROM copy").fetchall() == [(None, 0)]
+
+
 def test_a_ledger_that_was_set_back(service: Service, fresh_url: URL, tmp_path: Path) -> None:
     Writer(service.api).write(20)
     follow(service, tmp_path, "copy", "--once")
@@ -292,6 +348,11 @@ def test_what_differs_is_shown(service: Service, tmp_path: Path) -> None:
     done = run("follow", "copy", "--verify", directory=tmp_path, pricebook_url=service.api)
     assert done.returncode == 3
     assert "copy      has no such line" in done.stdout
+    follow(service, tmp_path, "other", "--once")
+    with contextlib.closing(sqlite3.connect(tmp_path / "other", isolation_level=None)) as copy:
+        copy.execute("INSERT INTO prices VALUES ('gone', 'one', '{}')")
+    (verified,) = follow(service, tmp_path, "other", "--verify", code=3)
+    assert (verified["matches"], verified["strays"]) == (False, 1)
 
 
 def test_files_that_are_no_copy_of_this(service: Service, tmp_path: Path) -> None:

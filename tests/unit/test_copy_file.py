@@ -1,6 +1,8 @@
 """A consumer's copy takes changes in their order or not at all."""
 
+import contextlib
 import json
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -77,3 +79,39 @@ def test_reading_sees_one_moment_while_another_writes(copy: Copy) -> None:
         copy.apply([change(43, "item.updated", ITEM, {**ITEM, "name": "Other"})])
         assert seq == 42
         assert list(found) == [LINE + b"\n"]
+
+
+def test_it_is_read_while_another_process_writes(copy: Copy) -> None:
+    def slowly() -> Iterator[bytes]:
+        yield LINE
+        with Copy(copy.path, "default", reads_only=True) as reader:
+            assert reader.seq == 42
+            assert lines(reader) == [LINE + b"\n"]
+            assert reader.strays() == 0
+
+    copy.replace(50, slowly())
+    with Copy(copy.path, "default", reads_only=True) as reader:
+        assert reader.seq == 50
+        with pytest.raises(CopyError, match="readonly"):
+            reader.replace(51, [LINE])
+
+
+def test_a_copy_that_is_not_there_is_not_made_to_be_read(tmp_path: Path) -> None:
+    with pytest.raises(CopyError, match="unable to open"):
+        Copy(tmp_path / "none", "default", reads_only=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        "INSERT INTO prices VALUES ('gone', 'one', json_object('id', 'one', 'item_id', 'gone'))",
+        "UPDATE prices SET id = 'other'",
+        "UPDATE items SET document = replace(document, id, 'other')",
+    ],
+)
+def test_rows_that_do_not_belong_are_counted(copy: Copy, spoil: str) -> None:
+    assert copy.strays() == 0
+    with contextlib.closing(sqlite3.connect(copy.path, isolation_level=None)) as other:
+        other.execute(spoil)
+    assert copy.strays() == 1
