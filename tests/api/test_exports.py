@@ -138,7 +138,7 @@ async def test_http_without_chunks_is_refused(app: FastAPI) -> None:
 
 
 def test_an_items_document_comes_with_any_of_its_rows() -> None:
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"page_id": 1, "document": None, "id": 11},
         {"page_id": 1, "document": '{"sku":"A"}', "id": 12},
         {"page_id": 2, "document": None, "id": None},
