@@ -71,7 +71,7 @@ async def export(
     """
     if request.scope["http_version"] == "1.0":
         raise UpgradeRequired(
-            "An export is sent in chunks, and HTTP/1.0 has none. Ask by HTTP/1.1, and have a proxy on the way do so too "
+            "An export is sent in chunks, and HTTP/1.0 has none. Ask by HTTP/1.1, and let a proxy on the way do so "
             "(nginx: proxy_http_version 1.1)."
         )
     begun = await exports.begin(connections, form, book=book, at=at, known_seq=known_seq)
