@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test test-cluster proofs demo lint format bench image cluster-up cluster-down deploy forward clean
+.PHONY: help run test kills test-cluster proofs demo lint format bench bench-import image cluster-up cluster-down deploy forward clean
 
 UV := ./scripts/uv
 export UV_NO_PROGRESS ?= 1
@@ -20,6 +20,10 @@ demo: ## Load the sample price list into the running service and ask it three qu
 
 test: lint ## Lint, types, import rules, migrations, unit and API tests (TEST_DATABASE_URL replaces the embedded PostgreSQL)
 	@$(UV) run --no-sync pytest
+
+kills: ## SIGKILL servers and a PostgreSQL at random moments under load, and audit what is left (ROUNDS=60, SEED)
+	@$(UV) sync --locked --quiet
+	@$(UV) run --no-sync python -m tests.kills --rounds $${ROUNDS:-60} $${SEED:+--seed $$SEED}
 
 test-cluster: ## On the cluster of KUBECONFIG: install, upgrade under load, uninstall (about ten minutes)
 	@$(UV) sync --locked --quiet
@@ -46,6 +50,10 @@ format: ## Format the code and mend what the linter can
 bench: ## Compare price reads and quotes with a bare answer and with a tutorial's stack, in one run
 	@$(UV) sync --locked --quiet
 	@$(UV) run --no-sync python -m bench
+
+bench-import: ## Import a price list of 100,000 rows (ROWS), beside a bare COPY of the same rows
+	@$(UV) sync --locked --quiet
+	@$(UV) run --no-sync python -m bench.imports --rows $(or $(ROWS),100000)
 
 image: ## Build the image of the service as IMAGE (default pricebook/pricebook:dev) with docker
 	@docker buildx build --load --tag $${IMAGE:-pricebook/pricebook:dev} .

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import typer
 from pydantic import SecretStr
@@ -161,6 +161,124 @@ def quote(
         elif not quote_report.verify(file, url, as_json=as_json):
             raise typer.Exit(3)
     except quote_report.QuoteError as error:
+        _fail(str(error))
+
+
+@cli.command("import")
+def import_(
+    file: Annotated[str, typer.Argument(help="A price list, CSV or NDJSON; - is standard input")],
+    book: Annotated[str | None, typer.Option(help="Book that it is for")] = None,
+    effective_at: Annotated[str | None, typer.Option(help="When its prices begin, unless a row says otherwise")] = None,
+    on_error: Annotated[
+        Literal["abort", "skip"] | None, typer.Option(help="Rows with errors stop all or stay out")
+    ] = None,
+    missing: Annotated[
+        Literal["ignore", "end"] | None, typer.Option(help="Items that it does not name stay, or stop being for sale")
+    ] = None,
+    create: Annotated[bool | None, typer.Option(help="Whether unknown items are created, or are errors")] = None,
+    max_change_percent: Annotated[str | None, typer.Option(help="A greater change is an error; 50 by default")] = None,
+    decimal: Annotated[Literal[".", ","] | None, typer.Option(help="Sign before the decimals in CSV")] = None,
+    mapping: Annotated[
+        list[str] | None,
+        typer.Option("--map", metavar="FIELD:COLUMN", help="Where a field comes from, such as amount:Price; repeat it"),
+    ] = None,
+    encoding: Annotated[
+        Literal["utf-8", "windows-1252", "iso-8859-1", "utf-16"] | None, typer.Option(help="utf-8 by default")
+    ] = None,
+    form: Annotated[Literal["csv", "ndjson"] | None, typer.Option("--format", help="Default: by the suffix")] = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Ask, and write it")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    errors: Annotated[Path | None, typer.Option(help="Write rows with errors here, to correct them")] = None,
+    top: Annotated[int, typer.Option(min=0, max=1000, help="Most changes and errors to show")] = 20,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the import as the service answers it")] = False,
+    url: Annotated[str, typer.Option(envvar="PRICEBOOK_URL", help="Address of the service")] = "http://127.0.0.1:8000",
+) -> None:
+    """Send a price list to a running service and show what it changes, the greatest changes first; --apply writes it.
+
+    Exit codes: 0 done, 1 it could not be done, 3 rows have errors or prices moved meanwhile, 4 you said no.
+    """
+    from app import client, import_command, import_upload
+
+    order = import_upload.Order(
+        file=file,
+        url=url,
+        book=book,
+        effective_at=effective_at,
+        on_error=on_error,
+        missing=missing,
+        create=create,
+        max_change_percent=max_change_percent,
+        decimal=decimal,
+        mapping=mapping or [],
+        encoding=encoding,
+        format=form,
+        apply=apply,
+        yes=yes,
+        errors_file=errors,
+        top=top,
+        as_json=as_json,
+    )
+    try:
+        code = import_command.run(order)
+    except (import_upload.FailedImport, client.ServiceError) as error:
+        _fail(str(error))
+    raise typer.Exit(code)
+
+
+@cli.command()
+def export(
+    form: Annotated[
+        str, typer.Option("--format", help="csv, ndjson, or snapshot: items with all their documents")
+    ] = "csv",
+    book: Annotated[str, typer.Option(help="Key of the book")] = "default",
+    at: Annotated[str | None, typer.Option(help="Only rows that answer at this instant or day")] = None,
+    known_seq: Annotated[int | None, typer.Option(help="As known after this change; default: after the last")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="File, which appears once it is whole; default: standard output")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print seq, rows, bytes and sha256 of the file")] = False,
+    url: Annotated[str, typer.Option(envvar="PRICEBOOK_URL", help="Address of the service")] = "http://127.0.0.1:8000",
+) -> None:
+    """Fetch a whole price list from a running service. PRICEBOOK_KEY is sent along if it is set."""
+    from app import client, export_command
+
+    if as_json and output is None:
+        _fail("--json tells about a file: name it with --output.")
+    parameters = {"format": form, "book": book, "at": at, "known_seq": known_seq}
+    try:
+        export_command.export(url, parameters, output, as_json=as_json)
+    except (client.ServiceError, export_command.ExportError) as error:
+        _fail(str(error))
+
+
+@cli.command()
+def follow(
+    target: Annotated[Path, typer.Argument(help="SQLite file of the copy, or a directory for it")],
+    book: Annotated[str, typer.Option(help="Key of the book whose prices to keep")] = "default",
+    once: Annotated[bool, typer.Option("--once", help="Catch up with the service, and end")] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare the copy with a fresh export, and end: exit code 3 if it differs")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what happens as lines of JSON")] = False,
+    url: Annotated[str, typer.Option(envvar="PRICEBOOK_URL", help="Address of the service")] = "http://127.0.0.1:8000",
+) -> None:
+    """Keep a copy of all items and one book's prices, from a snapshot on by the feed, until Ctrl-C or SIGTERM.
+
+    With --once and --verify, catch up first and compare then. PRICEBOOK_KEY is sent along if it is set.
+    """
+    from app import client, copy_file, follow_command
+
+    if not (once or verify):
+        # This is how following ends. Whatever it is at, the file keeps what is complete.
+        for sign in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sign, lambda *_: sys.exit(0))
+    report = follow_command.Report(as_json=as_json)
+    try:
+        if once or not verify:
+            follow_command.follow(url, target, book, once=once, report=report)
+        if verify and not follow_command.verify(url, target, book, report=report):
+            raise typer.Exit(3)
+    except (client.ServiceError, copy_file.CopyError, follow_command.FollowError) as error:
         _fail(str(error))
 
 

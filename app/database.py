@@ -7,18 +7,20 @@ edge of the request before the answer is sent.
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Literal
 
 import asyncpg
 import structlog
 from opentelemetry.trace import NoOpTracer, Tracer
+from sqlalchemy import text
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import QueuePool
+from sqlalchemy.pool import NullPool, QueuePool
 
 from app.errors import Busy, DatabaseUnavailable, InvalidRequest, ProblemError
 from app.models import ChangeType
@@ -38,16 +40,22 @@ DATABASE_ERRORS = (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.Interface
 """What a database in trouble raises. Connecting fails with errors that SQLAlchemy does not wrap."""
 
 
+_LONG_WORK = text(
+    # Sorting and joining a hundred thousand rows should not go by way of the disk.
+    "SELECT set_config('work_mem', '64MB', true), set_config('statement_timeout', :milliseconds, true)"
+)
+
+
 class ReadSession(AsyncSession):
     """A session that PostgreSQL keeps from writing. Each statement is a transaction of its own."""
 
 
 class WriteSession(AsyncSession):
-    """A session inside one read-write transaction. ``changes`` are those that it logged, for the metrics."""
+    """A session inside one read-write transaction. ``changes`` counts those that it logged, for the metrics."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.changes: list[ChangeType] = []
+        self.changes: Counter[ChangeType] = Counter()
 
 
 class Database:
@@ -55,18 +63,24 @@ class Database:
 
     def __init__(self, settings: Settings, tracer: Tracer | None = None) -> None:
         self.url = settings.sqlalchemy_url
+        self._import_statement_seconds = settings.import_statement_timeout_seconds
         self.reader = _engine(settings, "reader").execution_options(isolation_level="AUTOCOMMIT")
         self.writer = _engine(settings, "writer")
-        self._engines = {"reader": self.reader, "writer": self.writer}
+        self.importer = _engine(settings, "importer")
+        self._listener = create_async_engine(
+            settings.sqlalchemy_url, poolclass=NullPool, connect_args=_connect_args(settings, "follower")
+        ).execution_options(isolation_level="AUTOCOMMIT")
+        self._engines = {"reader": self.reader, "writer": self.writer, "importer": self.importer}
         self._statements = [
             Statements(engine.sync_engine, name, tracer or NoOpTracer()) for name, engine in self._engines.items()
         ]
         self._read_sessions = async_sessionmaker(
             self.reader, class_=ReadSession, expire_on_commit=False, autoflush=False
         )
-        self._write_sessions = async_sessionmaker(
-            self.writer, class_=WriteSession, expire_on_commit=False, autoflush=False
-        )
+        self._write_sessions = {
+            engine: async_sessionmaker(engine, class_=WriteSession, expire_on_commit=False, autoflush=False)
+            for engine in (self.writer, self.importer)
+        }
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[ReadSession]:
@@ -78,14 +92,47 @@ class Database:
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[WriteSession]:
         """A session in a transaction that commits at the end of the block, or rolls back if it raises."""
+        async with self._writing(self.writer) as session:
+            yield session
+
+    @asynccontextmanager
+    async def importing(self) -> AsyncIterator[WriteSession]:
+        """The same for the work of an import, whose statements may take long, and for which it may wait as long."""
+        async with self._writing(self.importer) as session:
+            # In the transaction, because a pooler hands on neither what a connection nor what its start sets.
+            await session.execute(_LONG_WORK, {"milliseconds": f"{self._import_statement_seconds * 1000}"})
+            yield session
+
+    @asynccontextmanager
+    async def _writing(self, engine: AsyncEngine) -> AsyncIterator[WriteSession]:
         # A primary that became a standby refuses writes: the new one is elsewhere.
         with _translated((*_UNAVAILABLE, "25006")):
-            async with self._write_sessions() as session:
+            async with self._write_sessions[engine]() as session:
                 async with session.begin():
                     yield session
                 # Only now are they committed.
-                for change in session.changes:
-                    metrics.CHANGES.labels(change).inc()
+                for change, count in session.changes.items():
+                    metrics.CHANGES.labels(change).inc(count)
+
+    @asynccontextmanager
+    async def listening(
+        self, channel: str, *, notified: Callable[[], object], lost: Callable[[], object]
+    ) -> AsyncIterator[ReadSession]:
+        """A session for reads on a connection of its own, outside of the pools, which listens during the block.
+
+        :param notified: called at each notification, as far as the server, or what is before it, passes them on.
+        :param lost: called when the connection has ended.
+        """
+        async with self._listener.connect() as connection:
+            driver: Any = (await connection.get_raw_connection()).driver_connection
+            driver.add_termination_listener(lambda _: lost())
+            await driver.add_listener(channel, lambda *_: notified())
+            try:
+                async with ReadSession(connection, expire_on_commit=False, autoflush=False) as session:
+                    yield session
+            finally:
+                # It has nothing to lose, and a server that fell silent would be waited for.
+                driver.terminate()
 
     @property
     def answered_at(self) -> float:
@@ -102,7 +149,7 @@ class Database:
         """Close every connection; one to a server that does not answer is given up after a moment."""
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
-                await asyncio.gather(self.reader.dispose(), self.writer.dispose())
+                await asyncio.gather(*(engine.dispose() for engine in self._engines.values()))
         except TimeoutError:
             logger.warning("connections to the database were not closed in order", seconds=_CLOSE_SECONDS)
 
@@ -167,9 +214,15 @@ _UNAVAILABLE = (
 )
 
 
-def _engine(settings: Settings, pool: Literal["reader", "writer"]) -> AsyncEngine:
+type _Pool = Literal["reader", "writer", "importer"]
+
+
+def _connect_args(settings: Settings, pool: _Pool | Literal["follower"]) -> dict[str, Any]:
+    longest_seconds = settings.database_statement_timeout_milliseconds / 1000
+    if pool == "importer":
+        longest_seconds = max(longest_seconds, settings.import_statement_timeout_seconds)
     server_settings = {
-        "application_name": APPLICATION_NAME,
+        "application_name": f"{APPLICATION_NAME}-follower" if pool == "follower" else APPLICATION_NAME,
         "statement_timeout": str(settings.database_statement_timeout_milliseconds),
         "lock_timeout": str(settings.database_lock_timeout_milliseconds),
         "idle_in_transaction_session_timeout": str(settings.database_idle_transaction_timeout_milliseconds),
@@ -177,22 +230,29 @@ def _engine(settings: Settings, pool: Literal["reader", "writer"]) -> AsyncEngin
         # Statements are cached and short: compiling them to machine code costs more than it saves.
         "jit": "off",
     }
-    if pool == "reader":
+    if pool in ("reader", "follower"):
         server_settings["default_transaction_read_only"] = "on"
+    return {
+        "timeout": settings.database_connect_timeout_seconds,
+        # asyncpg's own limit is the last resort, for a server that no longer answers at all.
+        "command_timeout": longest_seconds + 5,
+        "server_settings": server_settings,
+    }
+
+
+def _engine(settings: Settings, pool: _Pool) -> AsyncEngine:
     return create_async_engine(
         settings.sqlalchemy_url,
         poolclass=TimedPool,
         pool_logging_name=pool,
-        pool_size=settings.database_pool_size,
+        pool_size=settings.database_import_pool_size if pool == "importer" else settings.database_pool_size,
         max_overflow=0,
-        pool_timeout=settings.database_pool_timeout_seconds,
+        # An upload that waits for another import to be compared must not be lost for it.
+        pool_timeout=settings.import_statement_timeout_seconds
+        if pool == "importer"
+        else settings.database_pool_timeout_seconds,
         pool_use_lifo=True,
-        connect_args={
-            "timeout": settings.database_connect_timeout_seconds,
-            # asyncpg's own limit is the last resort, for a server that no longer answers at all.
-            "command_timeout": settings.database_statement_timeout_milliseconds / 1000 + 5,
-            "server_settings": server_settings,
-        },
+        connect_args=_connect_args(settings, pool),
         hide_parameters=True,
     )
 

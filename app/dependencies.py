@@ -7,9 +7,12 @@ from fastapi import Depends, Header, Path, Query, Request
 
 from app.database import Database, ReadSession, WriteSession
 from app.errors import UnknownItem
+from app.feed import Feed
 from app.models import ItemKey
 from app.pagination import Cursors
 from app.schemas.base import BookKey, Moment, Quantity
+from app.services.import_uploads import Limits
+from app.traffic import Place
 
 ANONYMOUS = "anonymous"
 
@@ -21,12 +24,16 @@ async def _database(request: Request) -> Database:
     return database
 
 
-async def _read_session(database: Annotated[Database, Depends(_database)]) -> AsyncIterator[ReadSession]:
+Connections = Annotated[Database, Depends(_database)]
+"""For what opens several short sessions; :data:`Reading` and :data:`Writing` give one for the whole request."""
+
+
+async def _read_session(database: Connections) -> AsyncIterator[ReadSession]:
     async with database.reading() as session:
         yield session
 
 
-async def _write_session(database: Annotated[Database, Depends(_database)]) -> AsyncIterator[WriteSession]:
+async def _write_session(database: Connections) -> AsyncIterator[WriteSession]:
     async with database.writing() as session:
         yield session
 
@@ -58,6 +65,30 @@ async def _price_max_age(request: Request) -> int:
 
 
 PriceMaxAge = Annotated[int, Depends(_price_max_age)]
+
+
+async def _import_limits(request: Request) -> Limits:
+    limits: Limits = request.app.state.import_limits
+    return limits
+
+
+ImportLimits = Annotated[Limits, Depends(_import_limits)]
+
+
+async def _feed(request: Request) -> Feed:
+    feed: Feed = request.app.state.feed
+    return feed
+
+
+Consumers = Annotated[Feed, Depends(_feed)]
+
+
+async def _place(request: Request) -> Place:
+    place: Place = request.scope[Place.SCOPE_KEY]
+    return place
+
+
+RequestPlace = Annotated[Place, Depends(_place)]
 
 
 async def _item_key(

@@ -46,6 +46,15 @@ class InvalidRequest(ProblemError):
         return cls(f"{pointer} {message}.", [FieldError(pointer, code, message)])
 
 
+class UpgradeRequired(ProblemError):
+    """HTTP/1.0 cannot say where a file ends that is sent as it is read, so a client would take half of one for whole.
+
+    Ask by HTTP/1.1 or later. A proxy on the way may be what speaks HTTP/1.0.
+    """
+
+    slug, title, status = "upgrade-required", "HTTP/1.1 is needed here", 426
+
+
 class MalformedRequest(ProblemError):
     """The request could not be read at all: it breaks HTTP itself or one of its headers."""
 
@@ -76,16 +85,42 @@ class UnknownPrice(ProblemError):
     slug, title, status = "unknown-price", "No such price row", 404
 
 
+class UnknownImport(ProblemError):
+    """No import has this id."""
+
+    slug, title, status = "unknown-import", "No such import", 404
+
+
 class NoPrice(ProblemError):
     """The item has no price in this book at the instant, for the quantity and in the state of knowledge asked about."""
 
     slug, title, status = "no-price", "The item has no price", 404
 
 
+class UnreadableFile(ProblemError):
+    """The file cannot be read as a whole: its encoding, its columns or its structure are not those of a price list.
+    Nothing was written. `errors` says where it broke off."""
+
+    slug, title, status = "unreadable-file", "The file cannot be read", 422
+
+
+class ImportHasErrors(ProblemError):
+    """Rows of the file have errors, and the import was to be applied whole (`on_error=abort`). Nothing was written. The
+    report lists them; correct them and send the file again, or leave them out with `on_error=skip`."""
+
+    slug, title, status = "import-has-errors", "Rows of the file have errors", 422
+
+
 class UnknownSeq(ProblemError):
-    """`known_seq` is beyond the newest change: that state of knowledge does not exist yet."""
+    """The seq asked about is beyond the newest change: that state of knowledge does not exist yet."""
 
     slug, title, status = "unknown-seq", "No such change yet", 422
+
+
+class FeedTruncated(ProblemError):
+    """The feed no longer goes back to `after`. Take a snapshot of everything, and follow the feed from its seq."""
+
+    slug, title, status = "feed-truncated", "The feed begins later", 410
 
 
 class NotForSale(ProblemError):
@@ -140,6 +175,20 @@ class HistoryTooShort(ProblemError):
     """The item's prices do not reach back over all the days before the reduction: no prior price can be stated."""
 
     slug, title, status = "history-too-short", "The price history is too short", 409
+
+
+class ImportConflict(ProblemError):
+    """Since the preview, prices of its items moved: applied now, it would do other things than it showed. `errors`
+    names the rows (the first hundred). Nothing was written. Send the file again for a new preview."""
+
+    slug, title, status = "import-conflict", "Prices moved since the preview", 409
+
+
+class ImportNotOpen(ProblemError):
+    """The import's state does not allow this: only a preview that is neither applied nor expired can be applied or
+    cancelled."""
+
+    slug, title, status = "import-not-open", "The import is not open", 409
 
 
 class AlreadySuperseded(ProblemError):

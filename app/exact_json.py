@@ -5,9 +5,10 @@ Routers that take a body use :class:`ExactJsonRoute`.
 """
 
 import json
+import re
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 from fastapi import Request, Response
@@ -99,13 +100,17 @@ class ExactJsonRoute(APIRoute):
     A misspelt parameter would otherwise be answered with confidence, and wrongly.
     """
 
+    produces: ClassVar[frozenset[str]] = frozenset()
+    """Media types besides JSON that the operations of this class answer with. Every operation answers JSON too, at the
+    least for problems."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
         handle = super().get_route_handler()
         known = {field.alias for field in get_flat_params(self.dependant) if isinstance(field.field_info, Query)}
 
         async def handle_exactly(request: Request) -> Response:
-            _check_accept(request)
+            _check_accept(request, self.produces)
             _check_query(request, known)
             if self.body_field is not None:
                 _check_content_type(request)
@@ -123,21 +128,30 @@ def _check_query(request: Request, known: set[str]) -> None:
         raise InvalidRequest(f"query/{unknown[0][:100]} {message}; {takes}.", faults)
 
 
-def _check_accept(request: Request) -> None:
-    accept = ",".join(request.headers.getlist("accept"))
-    if not accept:
-        return
-    for entry in accept.split(","):
+_QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?")
+
+
+def accepted(request: Request) -> dict[str, float]:
+    """The media types and ranges that the client takes, and how much it wants each: more than 0, up to 1."""
+    result = {}
+    for entry in ",".join(request.headers.getlist("accept")).split(","):
         media_range, *parameters = (part.strip().lower() for part in entry.split(";"))
-        refused = any(parameter.replace(" ", "") in {"q=0", "q=0.0", "q=0.00", "q=0.000"} for parameter in parameters)
-        if not refused and media_range in {
-            "application/json",
-            "application/problem+json",
-            "application/*",
-            "*/*",
-        }:
-            return
-    raise NotAcceptable("This operation answers application/json. Send that, or */*, as Accept.")
+        qualities = [parameter.replace(" ", "").removeprefix("q=") for parameter in parameters if parameter[:1] == "q"]
+        quality = float(qualities[0]) if qualities and _QUALITY.fullmatch(qualities[0]) else 1.0
+        if quality:
+            result[media_range] = quality
+    return result
+
+
+def _check_accept(request: Request, produces: frozenset[str]) -> None:
+    if not any(request.headers.getlist("accept")):
+        return
+    types = {"application/json", "application/problem+json", *produces}
+    known = types | {f"{media_type.partition('/')[0]}/*" for media_type in types} | {"*/*"}
+    if accepted(request).keys() & known:
+        return
+    answers = ", ".join(["application/json", *sorted(produces)])
+    raise NotAcceptable(f"This operation answers {answers}. Send that, or */*, as Accept.")
 
 
 def _check_content_type(request: Request) -> None:

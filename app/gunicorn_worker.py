@@ -14,6 +14,8 @@ _POLL_SECONDS = 0.1
 class _Connection(ASGIProtocol):  # type: ignore[misc]  # gunicorn publishes no types
     """A connection that its worker can find, and that says it when it ends."""
 
+    _says_close = False
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         self.worker.connections.add(self)
@@ -28,6 +30,15 @@ class _Connection(ASGIProtocol):  # type: ignore[misc]  # gunicorn publishes no 
         """Close, unless a request is being served or answered."""
         if self._awaiting_request and not self._request_ready.is_set():
             self._keepalive_timeout()
+
+    def _send_response_start(self, status: Any, headers: Any, request: Any, close: bool = False) -> None:
+        self._says_close = any(name.lower() == b"connection" and text.lower() == b"close" for name, text in headers)
+        super()._send_response_start(status, headers, request, close)
+
+    async def _serve_http_request(self, *arguments: Any) -> bool:
+        # gunicorn passes on what an answer says of its connection, and does not do it.
+        keeps: bool = await super()._serve_http_request(*arguments)
+        return keeps and not self._says_close
 
     def _will_close(self, request: Any, response_requires_close: bool) -> bool:
         # gunicorn closes a connection whose request it has not read to the end, and so should say so.

@@ -42,6 +42,11 @@ def parse(text: str) -> datetime | date:
     raise NotAnInstant(_HINT)
 
 
+def text(instant: datetime) -> str:
+    """An instant in UTC as answers write it: ``2026-12-01T00:00:00Z``, with microseconds if there are any."""
+    return instant.isoformat().replace("+00:00", "Z")
+
+
 def zone(name: str) -> ZoneInfo:
     """The IANA time zone of that name.
 

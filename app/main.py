@@ -9,6 +9,9 @@ from fastapi import FastAPI
 
 from app import documentation, migrations, problems
 from app.database import Database
+from app.feed import Feed
+from app.follower import Follower
+from app.housekeeping import Housekeeping
 from app.lifespan import admin_server
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.request_context import RequestContextMiddleware
@@ -21,7 +24,8 @@ from app.readiness import Readiness
 from app.routers import items as plain_items
 from app.routers import problem_types
 from app.routers.operations import create_operations_app
-from app.routers.v1 import books, items, prices, quotes
+from app.routers.v1 import books, changes, exports, imports, items, prices, quotes
+from app.services.import_uploads import Limits
 from app.settings import Settings
 from app.traffic import Traffic
 
@@ -32,9 +36,11 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     """Build the application. Its lifespan opens the admin port, if asked to, and closes the connections at the end."""
     traces = tracing.from_environment()
     database = Database(settings, traces.tracer)
-    traffic = Traffic(limit=settings.max_concurrent_requests)
+    traffic = Traffic(limit=settings.max_concurrent_requests, waiters_limit=settings.max_feed_waiters)
     readiness = Readiness(database, traffic)
-    watch = LedgerWatch(database, settings)
+    follower = Follower(database, settings, traffic)
+    watch = LedgerWatch(database, settings, heard_of=follower.heard_of)
+    housekeeping = Housekeeping(database, settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -45,7 +51,8 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
                 await stack.enter_async_context(admin_server(app.state.operations, settings))
             logger.info("started", port=settings.port, admin_port=settings.admin_port)
             await readiness.reason_not_ready()
-            await stack.enter_async_context(watch.running())
+            for task in (watch, follower, housekeeping):
+                await stack.enter_async_context(task.running())
             yield
             # The servers said so at the signal; here for those that have no signal, such as tests.
             traffic.draining = True
@@ -64,8 +71,11 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.state.database = database
     app.state.readiness = readiness
     app.state.watch = watch
+    app.state.follower = follower
+    app.state.feed = Feed(database, follower, traffic)
     app.state.traffic = traffic
     app.state.price_max_age_seconds = settings.price_max_age_seconds
+    app.state.import_limits = Limits(settings.max_import_rows, settings.import_preview_hours)
     app.state.cursors = Cursors(settings.secret_key.get_secret_value())
 
     # The addresses of an item may hold slashes (skus do), so the longer ones come first.
@@ -73,6 +83,9 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.include_router(prices.router, prefix=v1)
     app.include_router(books.router, prefix=v1)
     app.include_router(quotes.router, prefix=v1)
+    app.include_router(imports.router, prefix=v1)
+    app.include_router(changes.router, prefix=v1)
+    app.include_router(exports.router, prefix=v1)
     app.include_router(items.router, prefix=v1)
     app.include_router(plain_items.router)
     app.include_router(problem_types.router)
@@ -80,12 +93,14 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     problems.install(app)
 
     # The last one added is the outermost: what the limits refuse is counted and logged too.
-    app.add_middleware(BodyLimitMiddleware, max_bytes=settings.max_body_bytes)
+    app.add_middleware(
+        BodyLimitMiddleware, max_bytes=settings.max_body_bytes, larger={f"{v1}/imports": settings.max_import_bytes}
+    )
     app.add_middleware(AdmissionMiddleware, traffic=traffic)
     registry = metrics.registry()
     http_metrics.instrument(app, registry)
     info = {"version": app.version, "schema": migrations.head(), "server": settings.server}
-    registry.register(StateCollector(info, readiness, traffic, database, watch))
+    registry.register(StateCollector(info, readiness, traffic, database, watch, follower))
     app.state.operations = create_operations_app(readiness, registry)
     app.add_middleware(RequestContextMiddleware, traffic=traffic)
     app.add_middleware(ConnectionCloseMiddleware, traffic=traffic)

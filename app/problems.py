@@ -53,6 +53,8 @@ def problem_response(error: ProblemError, headers: Mapping[str, str] | None = No
     headers = dict(headers or {})
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
+    if error.status == 426:
+        headers |= {"Upgrade": "HTTP/1.1", "Connection": "upgrade"}
     headers["Cache-Control"] = "no-store"
     return Response(body, status_code=error.status, headers=headers, media_type=MEDIA_TYPE)
 
@@ -84,7 +86,9 @@ def _from_http(request: Request, error: HTTPException) -> ProblemError:
     if error.status_code == 404:
         return NotFound("Nothing is at this address. The operations are listed at /docs.")
     if error.status_code == 413:
-        return ContentTooLarge("The body is larger than this service accepts (MAX_BODY_BYTES).")
+        return ContentTooLarge(
+            "The body is larger than this service accepts (MAX_BODY_BYTES; MAX_IMPORT_BYTES for the file of an import)."
+        )
     return _FOR_STATUS.get(error.status_code, InternalError)(str(error.detail))
 
 
@@ -101,7 +105,7 @@ def _allowed(request: Request) -> str:
 def _from_validation(error: RequestValidationError) -> InvalidRequest:
     # The rejected input itself stays out of the answer: it may be huge, or not encodable.
     faults = [
-        FieldError(pointer(fault["loc"]), str(fault["type"]).replace("_", "-"), _message(fault))
+        FieldError(pointer(fault["loc"]), str(fault["type"]).replace("_", "-"), fault_message(fault))
         for fault in error.errors()[:_MOST_FAULTS]
     ]
     first = faults[0]
@@ -109,7 +113,8 @@ def _from_validation(error: RequestValidationError) -> InvalidRequest:
     return InvalidRequest(f"{first.pointer or 'The body'}: {first.message}{more}.", faults)
 
 
-def _message(fault: Mapping[str, Any]) -> str:
+def fault_message(fault: Mapping[str, Any]) -> str:
+    """What pydantic says of a fault, as the end of a sentence that begins with the field's name."""
     if fault["type"] == "json_invalid":
         return f"is not valid JSON: {fault['ctx']['error']}"
     if fault["type"] == "missing":

@@ -11,18 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
-from rich import box
-from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
+from app import client, tables
+
 STDIN = "-"
-_TIMEOUT_SECONDS = 60
-_PIPED_WIDTH = 200
-_WIDEST = 1000
-_MOST_FAULTS = 10
-_WORD_WIDTH = 9
-_WORDS_WIDTH = 30
 
 
 class QuoteError(Exception):
@@ -40,18 +33,9 @@ def show(file: str, url: str, *, explain: bool, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(f"{answer.text}\n")
         return
-    console = Console(markup=False, emoji=False, highlight=False)
-    if not console.is_terminal:
-        console.width = _PIPED_WIDTH
+    console = tables.console()
     for part in _report(answer.json(), _names(request)):
-        _print(console, part)
-
-
-def _print(console: Console, part: Table | str) -> None:
-    """Print; a table wider than the terminal is wrapped by the terminal, whereas rich would cut its figures off."""
-    needed = Measurement.get(console, console.options.update(max_width=_WIDEST), part).maximum
-    console.width = max(console.width, needed)
-    console.print(part)
+        tables.show(console, part)
 
 
 def verify(file: str, url: str, *, as_json: bool) -> bool:
@@ -97,38 +81,19 @@ def _read(file: str) -> tuple[bytes, Any]:
 
 
 def _ask(url: str, path: str, content: bytes, *, explain: bool = False) -> httpx2.Response:
+    expected = "matches" if path.endswith(":verify") else "payable"
+    params = {"explain": "true"} if explain else None
+    headers = {"Content-Type": "application/json"}
     try:
-        answer = httpx2.post(
-            url.rstrip("/") + path,
-            content=content,
-            params={"explain": "true"} if explain else None,
-            headers={"Content-Type": "application/json"},
-            timeout=_TIMEOUT_SECONDS,
-        )
-    except (httpx2.TransportError, httpx2.InvalidURL) as error:
-        raise QuoteError(f"No service answers at {url}: {error}. Start one with: make run") from None
-    try:
-        document = answer.json()
-    except ValueError:
-        document = None
-    expected = "errors" if answer.is_error else "matches" if path.endswith(":verify") else "payable"
-    if not isinstance(document, dict) or expected not in document:
-        raise QuoteError(f"What answers at {url} is not Pricebook: status {answer.status_code}.")
-    if answer.is_error:
-        raise QuoteError("\n".join(_problem(document)))
-    return answer
-
-
-def _problem(problem: Mapping[str, Any]) -> Iterator[str]:
-    """A problem document in words."""
-    yield f"There is no quote: {problem['title']} (status {problem['status']})."
-    faults = problem["errors"]
-    if not faults:
-        yield str(problem["detail"])
-    for fault in faults[:_MOST_FAULTS]:
-        yield f"{fault['pointer']}{_in_words(fault['pointer'])} {fault['message']}"
-    if len(faults) > _MOST_FAULTS:
-        yield f"and {len(faults) - _MOST_FAULTS} more"
+        with client.Service(url) as service:
+            return service.ask("POST", path, expects=expected, content=content, params=params, headers=headers)
+    except client.ProblemAnswer as error:
+        found = error.document
+        lines = client.faults(found, lambda pointer: pointer + _in_words(pointer))
+        title = f"There is no quote: {found['title']} (status {found['status']})."
+        raise QuoteError("\n".join([title, *lines])) from None
+    except client.ServiceError as error:
+        raise QuoteError(str(error)) from None
 
 
 def _in_words(pointer: str) -> str:
@@ -166,20 +131,9 @@ def _report(quote: Mapping[str, Any], names: Sequence[str]) -> Iterator[Table | 
     yield quote["digest"]
 
 
-def _table(*headings: str, left: Sequence[str]) -> Table:
-    """A table whose figures are never cut off; columns that are ``left`` hold words and may be folded."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    for heading in headings:
-        if heading in left:
-            table.add_column(heading, overflow="fold", min_width=_WORD_WIDTH, max_width=_WORDS_WIDTH)
-        else:
-            table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
 def _lines(quote: Mapping[str, Any], names: Sequence[str]) -> Table:
     words = ("line", "adjustments", "taxed")
-    table = _table("", "line", "quantity", "unit price", "adjustments", "amount", "taxed", "tax", left=words)
+    table = tables.table("", "line", "quantity", "unit price", "adjustments", "amount", "taxed", "tax", words=words)
     for number, (line, name) in enumerate(zip(quote["lines"], names, strict=True), 1):
         table.add_row(
             str(number),
@@ -217,14 +171,14 @@ def _tax(taxed: Mapping[str, Any]) -> str:
 
 
 def _tax_groups(quote: Mapping[str, Any]) -> Table:
-    table = _table("tax group", "base", "tax", left=["tax group"])
+    table = tables.table("tax group", "base", "tax", words=["tax group"])
     for group in quote["tax_groups"]:
         table.add_row(_tax(group), group["base"], group["tax"])
     return table
 
 
 def _totals(quote: Mapping[str, Any]) -> Table:
-    table = _table("total", quote["currency"], left=["total"])
+    table = tables.table("total", quote["currency"], words=["total"])
     for name in ("net", "tax", "gross"):
         table.add_row(name, quote[name])
     for name in ("cash_rounding", "prepaid"):

@@ -40,6 +40,10 @@ class Settings(BaseSettings):
     max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = Field(
         200, description="Requests in flight beyond which more are refused with a 503 and `Retry-After`"
     )
+    max_feed_waiters: Annotated[int, Field(ge=1, le=100_000)] = Field(
+        2000,
+        description="Long polls and streams of changes beyond which more are refused with a 503 and `Retry-After`",
+    )
     keep_alive_seconds: Annotated[int, Field(ge=1, le=3_600)] = Field(
         75, description="How long an idle connection is kept; longer than the load balancer in front keeps it"
     )
@@ -52,6 +56,9 @@ class Settings(BaseSettings):
 
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(
         10, description="Connections for reads kept open; writes have as many again"
+    )
+    database_import_pool_size: Annotated[int, Field(ge=1, le=50)] = Field(
+        2, description="Connections for imports, beside the others: so many can be planned or applied at once"
     )
     database_pool_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
         5.0, description="How long a request waits for a free connection"
@@ -89,8 +96,32 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[int, Field(ge=1024, le=1_073_741_824)] = Field(
         1_048_576, description="Largest request body"
     )
+    max_import_bytes: Annotated[int, Field(ge=1024, le=1_099_511_627_776)] = Field(
+        268_435_456, description="Largest file that an import takes"
+    )
+    max_import_rows: Annotated[int, Field(ge=1, le=10_000_000)] = Field(
+        2_000_000, description="Most rows of a file that an import takes"
+    )
+    import_statement_timeout_seconds: Annotated[int, Field(ge=1, le=86_400)] = Field(
+        600, description="How long one SQL statement of an import may run"
+    )
+    import_preview_hours: Annotated[float, Field(gt=0, le=8_760)] = Field(
+        24.0, description="How long a preview can be applied"
+    )
+    import_report_days: Annotated[float, Field(gt=0, le=36_500)] = Field(
+        30.0, description="How long the rows of an import's report are kept"
+    )
     ledger_watch_seconds: Annotated[float, Field(gt=0, le=3_600)] = Field(
         5.0, description="How often a process looks at the ledger for its metrics"
+    )
+    feed_poll_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
+        1.0, description="How often a process looks for changes that no notification told it of"
+    )
+    feed_retention_days: Annotated[int, Field(ge=0, le=36_500)] = Field(
+        0, description="Days that the feed goes back at the least; 0: for ever"
+    )
+    housekeeping_seconds: Annotated[float, Field(gt=0, le=86_400)] = Field(
+        300.0, description="How often a process removes what nobody needs any more"
     )
     log_format: Literal["json", "console"] = Field("json", description="Log lines for machines or for people")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level logged")

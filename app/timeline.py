@@ -78,6 +78,19 @@ def answer(rows: Iterable[Row], at: datetime) -> Row | None:
     return max((row for row in rows if row.holds_at(at)), key=lambda row: row.rank, default=None)
 
 
+def answering(rows: Iterable[Row], at: datetime) -> Iterator[Row]:
+    """The rows that answer at an instant for some quantity, by ``min_quantity``. ``rows`` are known, for any quantity.
+
+    The fewest rows compete with a row at its own ``min_quantity``: one that does not answer there never does.
+    """
+    best: Row | None = None
+    by_rank = sorted((row for row in rows if row.holds_at(at)), key=lambda row: row.rank, reverse=True)
+    for row in sorted(by_rank, key=lambda row: row.min_quantity):
+        if best is None or row.rank > best.rank:
+            best = row
+            yield row
+
+
 def steps(rows: Sequence[Row]) -> Iterator[Step]:
     """The whole of time, cut where the answer changes; neighbours always differ. ``rows`` are those in play."""
     instants = sorted({row.valid_from for row in rows} | {row.valid_to for row in rows if row.valid_to is not None})

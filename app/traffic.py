@@ -1,11 +1,23 @@
 """The requests that this process serves, and how it comes to take no more."""
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
 
 import structlog
 
+from app.errors import Overloaded
+
 logger = structlog.get_logger(__name__)
+
+
+class Waiter(StrEnum):
+    """How a request waits for changes."""
+
+    POLL = "poll"
+    STREAM = "stream"
 
 
 @dataclass(slots=True)
@@ -15,12 +27,89 @@ class Traffic:
     limit: int
     """Requests in flight beyond which more are refused."""
 
-    in_flight: int = 0
-    shed: int = 0
-    """Requests refused so far."""
+    waiters_limit: int
+    """Requests that wait for changes beyond which more are refused."""
 
-    draining: bool = False
-    """The stop has begun: not ready, and every answer closes its connection."""
+    in_flight: int = 0
+    """Without those that wait for changes."""
+    shed: int = 0
+    """Requests refused so far, for either limit."""
+    waiting: dict[Waiter, int] = field(default_factory=lambda: dict.fromkeys(Waiter, 0))
+
+    _draining: bool = False
+    _at_drain: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def draining(self) -> bool:
+        """The stop has begun: not ready, and every answer closes its connection."""
+        return self._draining
+
+    @draining.setter
+    def draining(self, value: bool) -> None:
+        self._draining = value
+        if value:
+            for act in self._at_drain:
+                act()
+
+    def at_drain(self, act: Callable[[], None]) -> None:
+        """Call this when the stop begins."""
+        self._at_drain.append(act)
+
+
+class Place:
+    """One request's place among those that the process serves: in flight first, and waiting for changes maybe later.
+
+    A request that waits stays among those that wait until its end. Else the change that a thousand of them wait for
+    would put all of them in flight at once, and the limit would refuse everybody else.
+    """
+
+    SCOPE_KEY = "pricebook.place"
+
+    def __init__(self, traffic: Traffic) -> None:
+        self._waited_seconds = 0.0
+        self._waits_since: float | None = None
+        self._traffic = traffic
+        self._kind: Waiter | None = None
+        traffic.in_flight += 1
+
+    def leave(self) -> None:
+        """The request has ended, however it did."""
+        if self._kind is None:
+            self._traffic.in_flight -= 1
+        else:
+            self._traffic.waiting[self._kind] -= 1
+
+    def wait_as(self, kind: Waiter) -> None:
+        """Go over to those that wait.
+
+        :raises Overloaded: if too many do.
+        """
+        traffic = self._traffic
+        if self._kind is not None:
+            return
+        if sum(traffic.waiting.values()) >= traffic.waiters_limit:
+            traffic.shed += 1
+            detail = f"{traffic.waiters_limit} requests wait for changes (MAX_FEED_WAITERS). Try again."
+            raise Overloaded(detail, retry_after_seconds=1)
+        self._kind = kind
+        traffic.waiting[kind] += 1
+        traffic.in_flight -= 1
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The time that the block takes is the caller's wish, and no part of how long the service took."""
+        self._waits_since = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._waited_seconds = self.waited_seconds
+            self._waits_since = None
+
+    @property
+    def waited_seconds(self) -> float:
+        """How long it has waited so far. A stream that is cut off may not have left its block yet."""
+        waits = 0.0 if self._waits_since is None else time.perf_counter() - self._waits_since
+        return self._waited_seconds + waits
 
 
 class Drain:

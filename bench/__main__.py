@@ -108,8 +108,9 @@ def _comparisons(server: URL, directory: Path, console: Console, only: str | Non
         servers.rival(_BARE, {}, directory) as bare_url,
         servers.rival(_TUTORIAL, tutorial_environment, directory) as tutorial_url,
         servers.rival(_FLOATS, tutorial_environment, directory) as floats_url,
-        servers.pricebook(settings, directory) as pricebook_url,
+        servers.pricebook(settings, directory) as pricebook,
     ):
+        pricebook_url = pricebook.url
         with console.status(f"Writing {data.ITEMS:,} items to each database"):
             tutorial_paths = asyncio.run(data.fill_tutorial(tutorial_url))
             pricebook_paths = asyncio.run(data.fill_pricebook(pricebook_url))

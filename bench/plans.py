@@ -35,7 +35,7 @@ from app.models import ItemKey
 from app.pagination import Cursors
 from app.schemas.price import Lookup, LookupLine
 from app.schemas.quote import QuoteLine, QuoteRequest
-from app.services import answers, items, lookups, quotes, schedules
+from app.services import answers, exports, items, lookups, quotes, schedules
 from app.services.questions import Moment
 from app.settings import Settings
 from bench import BenchFailed, data
@@ -195,6 +195,7 @@ async def _reads(database: Database, size: int) -> dict[str, _Read]:
     document = QuoteRequest(lines=[QuoteLine(item=str(item)) for item in some])
     stated = QuoteRequest(lines=[QuoteLine(unit_price=one, tax_rate=one) for _ in some])
     after_list_prices = Moment(known_seq=number + 2 + size * _LIST_PRICES // _ROWS_PER_ITEM)
+    exported = exports.Asked(1, "default", "EUR", after_list_prices.known_seq or 0, None)
     just_now = datetime.now(UTC)
 
     def price(key: ItemKey, moment: Moment) -> _Read:
@@ -222,6 +223,7 @@ async def _reads(database: Database, size: int) -> dict[str, _Read]:
         "list of 50": listing(),
         "schedule, first 100": schedule(),
         "schedule, next 100": schedule(first.next),
+        "export, a batch": lambda session: exports.read_batch(session, exported, some[500]),
         "search, one match": listing(q=sku),
         "search, a fifth matches": listing(q="wheel"),
         "search, no match": listing(q="nothing like it"),

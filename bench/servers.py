@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
@@ -26,13 +27,21 @@ def rival(name: str, environment: Mapping[str, str], directory: Path) -> Iterato
     (port,) = _free_ports(1)
     command = [sys.executable, "-m", "uvicorn", f"bench.rivals.{name}:app", "--app-dir", str(_ROOT)]
     command += ["--host", _HOST, "--port", str(port), "--log-level", "warning", "--no-access-log", "--no-server-header"]
-    with _running(name, command, environment, directory, port) as url:
-        yield url
+    with _running(name, command, environment, directory, port) as server:
+        yield server.url
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that runs."""
+
+    url: str
+    pid: int
 
 
 @contextlib.contextmanager
-def pricebook(settings: Settings, directory: Path) -> Iterator[str]:
-    """Serve Pricebook with its own command, under uvicorn and with the admin port. Gives its URL."""
+def pricebook(settings: Settings, directory: Path) -> Iterator[Server]:
+    """Serve Pricebook with its own command, under uvicorn and with the admin port."""
     port, admin_port = _free_ports(2)
     command = [str(Path(sys.executable).with_name("pricebook")), "serve"]
     environment = {
@@ -46,8 +55,8 @@ def pricebook(settings: Settings, directory: Path) -> Iterator[str]:
         "ADMIN_HOST": _HOST,
         "ADMIN_PORT": str(admin_port),
     }
-    with _running("pricebook", command, environment, directory, port) as url:
-        yield url
+    with _running("pricebook", command, environment, directory, port) as server:
+        yield server
 
 
 def _free_ports(count: int) -> list[int]:
@@ -59,7 +68,7 @@ def _free_ports(count: int) -> list[int]:
 @contextlib.contextmanager
 def _running(
     name: str, command: list[str], environment: Mapping[str, str], directory: Path, port: int
-) -> Iterator[str]:
+) -> Iterator[Server]:
     log = directory / f"{name}.log"
     url = f"http://{_HOST}:{port}"
     with log.open("wb") as output:
@@ -69,7 +78,7 @@ def _running(
         )
     try:
         _wait(process, url, name, log)
-        yield url
+        yield Server(url, process.pid)
     finally:
         process.terminate()
         try:

@@ -20,9 +20,14 @@ from tests.support import postgres
 
 CLEAR = """
     SET session_replication_role = replica;  -- keeps the triggers quiet that guard the history
+    DELETE FROM import_rows; DELETE FROM import_staging; DELETE FROM imports;
     DELETE FROM price_retirements; DELETE FROM price_rows; DELETE FROM items; DELETE FROM changes WHERE seq > 1;
-    DELETE FROM books WHERE key <> 'default'; UPDATE ledger SET seq = 1;
-    SET session_replication_role = DEFAULT;
+    DELETE FROM books WHERE key <> 'default';
+    UPDATE books SET (name, currency, time_zone, tax_included, rounding, version, updated_at) = (
+        'Default', 'EUR', 'UTC', false, '{"mode": "half_up", "level": "group", "cash_increment": null}', 1, created_at
+    ) WHERE version > 1;
+    UPDATE ledger SET seq = 1, feed_floor = 0;
+    SET session_replication_role = DEFAULT; NOTIFY pricebook_changes;
 """
 
 
@@ -66,6 +71,21 @@ def fresh_url(server: URL, worker_id: str) -> Iterator[URL]:
     """An empty database for one test."""
     with postgres.database(server, f"pricebook_fresh_{worker_id}") as url:
         yield url
+
+
+@pytest.fixture
+async def own_url(fresh_url: URL) -> URL:
+    """A migrated database for one test, as its owner."""
+    await migrate(make_settings(fresh_url, serving_role=postgres.SERVING_ROLE))
+    return fresh_url
+
+
+@pytest.fixture
+async def own_owner(own_url: URL) -> AsyncIterator[asyncpg.Connection]:
+    """A connection as the owner of :func:`own_url`."""
+    connection = await asyncpg.connect(postgres.text(own_url))
+    yield connection
+    await connection.close()
 
 
 @pytest.fixture(scope="session")
@@ -115,9 +135,14 @@ async def _client(app: FastAPI) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 @pytest.fixture
-async def client(_client: httpx2.AsyncClient, owner: asyncpg.Connection) -> httpx2.AsyncClient:
+async def client(app: FastAPI, _client: httpx2.AsyncClient, owner: asyncpg.Connection) -> httpx2.AsyncClient:
     """A client of an application whose ledger holds nothing but the default book."""
     await owner.execute(CLEAR)
+    # The follower keeps changes in memory: let it see that these are gone.
+    deadline = time.monotonic() + 20
+    while app.state.follower.seq > 1:
+        assert time.monotonic() < deadline, "the follower does not follow"
+        await asyncio.sleep(0.001)
     return _client
 
 

@@ -5,7 +5,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.errors import Overloaded
 from app.problems import problem_response
-from app.traffic import Traffic
+from app.traffic import Place, Traffic
 
 
 class AdmissionMiddleware:
@@ -29,11 +29,11 @@ class AdmissionMiddleware:
             detail = f"{traffic.limit} requests are in flight (MAX_CONCURRENT_REQUESTS). Try again."
             await problem_response(Overloaded(detail, retry_after_seconds=1))(scope, receive, send)
         else:
-            traffic.in_flight += 1
+            place = scope[Place.SCOPE_KEY] = Place(traffic)
             try:
                 await self._app(scope, receive, send)
             finally:
-                traffic.in_flight -= 1
+                place.leave()
 
 
 class ConnectionCloseMiddleware:

@@ -38,7 +38,7 @@ _LOCK_NOT_AVAILABLE = "55P03"
 _INSUFFICIENT_PRIVILEGE = "42501"
 _ROLE_EXISTS = text("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = :role)")
 
-# What serving needs. Nothing is ever deleted, and the append-only tables are never updated.
+# What serving needs. The append-only tables are never updated; of the log of changes, a trigger guards what must stay.
 _GRANTS = {
     "alembic_version": "SELECT",
     "books": "SELECT, INSERT, UPDATE",
@@ -46,7 +46,10 @@ _GRANTS = {
     "ledger": "SELECT, UPDATE",
     "price_rows": "SELECT, INSERT",
     "price_retirements": "SELECT, INSERT",
-    "changes": "SELECT, INSERT",
+    "changes": "SELECT, INSERT, DELETE",
+    "imports": "SELECT, INSERT, UPDATE, DELETE",
+    "import_staging": "SELECT, INSERT, DELETE, MAINTAIN",
+    "import_rows": "SELECT, INSERT, DELETE, MAINTAIN",
 }
 
 

@@ -3,18 +3,22 @@
 from app.models.base import Base
 from app.models.book import DEFAULT_BOOK, Book
 from app.models.change import Change, ChangeType, Ledger
+from app.models.import_run import STAGING, ImportRecord, PlannedRow
 from app.models.item import Item, ItemKey
 from app.models.price import PriceRetirement, PriceRow
 
 __all__ = [
     "DEFAULT_BOOK",
+    "STAGING",
     "Base",
     "Book",
     "Change",
     "ChangeType",
+    "ImportRecord",
     "Item",
     "ItemKey",
     "Ledger",
+    "PlannedRow",
     "PriceRetirement",
     "PriceRow",
 ]

@@ -24,7 +24,7 @@ class ChangeType(StrEnum):
 
 
 class Ledger(Base):
-    """One row: the last ``seq`` handed out and when.
+    """One row: the last ``seq`` handed out and when, and the seq after which the feed begins.
 
     A writing transaction updates it last, which locks it until the commit. So numbers appear to readers in their
     order, a rollback leaves no gap, and ``recorded_at`` grows with ``seq``.
@@ -36,6 +36,7 @@ class Ledger(Base):
     singleton: Mapped[bool] = mapped_column(primary_key=True, server_default="true")
     seq: Mapped[int] = mapped_column(BigInteger)
     recorded_at: Mapped[Instant]
+    feed_floor: Mapped[int] = mapped_column(BigInteger, server_default="0")
 
 
 class Change(Base):
@@ -43,7 +44,11 @@ class Change(Base):
 
     ``before`` and ``after`` hold whole documents of items and books, which change in place. Price rows never change:
     their documents are read from ``price_rows`` by ``price_id``, so the log cannot disagree with the ledger. The ids
-    carry no foreign keys: they are written in the same transaction as what they name, and nothing is ever deleted.
+    carry no foreign keys: they are written in the same transaction as what they name, and none of that is ever deleted.
+
+    Changes of prices up to ``feed_floor`` may be deleted, if another one of the same instant has a greater seq.
+    Versions of items and books stay, and so does what maps an instant to a seq: pinned reads look both up. A trigger
+    guards the versions.
     """
 
     __tablename__ = "changes"

@@ -13,7 +13,7 @@ from prometheus_fastapi_instrumentator.metrics import Info
 from starlette.types import Scope
 
 from app.observability.metrics import SECONDS
-from app.traffic import Traffic
+from app.traffic import Place, Traffic
 
 _ROUTE = "pricebook.route"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -41,14 +41,16 @@ def instrument(app: FastAPI, registry: CollectorRegistry) -> None:
     """Count, time and size the application's requests. Call it after the routes are there."""
     seconds = Histogram(
         "http_request_duration_seconds",
-        "Time from the head of a request to the end of its answer; exemplars name traces.",
+        "Time from the head of a request to the end of its answer, waiting for changes and sending exports apart; "
+        "exemplars name traces.",
         ["method", "handler", "status"],
         buckets=SECONDS,
         registry=registry,
     )
     by_outcome = Histogram(
         "pricebook_request_seconds",
-        "Time from the head of a request to the end of its answer, by what came of it.",
+        "Time from the head of a request to the end of its answer, waiting for changes and sending exports apart, "
+        "by what came of it.",
         ["outcome"],
         buckets=SECONDS,
         registry=registry,
@@ -72,15 +74,19 @@ def instrument(app: FastAPI, registry: CollectorRegistry) -> None:
         # answered is a defect.
         if info.modified_status == "500" and isinstance(sys.exception(), asyncio.CancelledError):
             info.modified_status = str(status_of_cancelled(app.state.traffic))
+        elif isinstance(sys.exception(), Exception):
+            # What was cut off after its head has said 200, and failed.
+            info.modified_status = "500"
 
     def time(info: Info) -> None:
         span = trace.get_current_span().get_span_context()
         # A trace that is not sampled is kept nowhere: it would be an exemplar of nothing.
         exemplar = {"trace_id": trace.format_trace_id(span.trace_id)} if span.trace_flags.sampled else None
-        seconds.labels(info.method, info.modified_handler, info.modified_status).observe(
-            info.modified_duration, exemplar
-        )
-        by_outcome.labels(_outcome(info.modified_status)).observe(info.modified_duration)
+        # One that was refused at the door never had a place.
+        place: Place | None = info.request.scope.get(Place.SCOPE_KEY)
+        duration = max(info.modified_duration - (place.waited_seconds if place else 0), 0)
+        seconds.labels(info.method, info.modified_handler, info.modified_status).observe(duration, exemplar)
+        by_outcome.labels(_outcome(info.modified_status)).observe(duration)
 
     instrumentator = Instrumentator(registry=registry, should_group_status_codes=False)
     instrumentator.add(

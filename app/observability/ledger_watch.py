@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import structlog
@@ -19,10 +19,11 @@ logger = structlog.get_logger(__name__)
 class LedgerWatch:
     """Knows whether the database answers, and the last change seen; logs when the database goes and when it is back."""
 
-    def __init__(self, database: Database, settings: Settings) -> None:
+    def __init__(self, database: Database, settings: Settings, heard_of: Callable[[int], object]) -> None:
         self.up: bool | None = None
         self.head: Stamp | None = None
         self._database = database
+        self._heard_of = heard_of
         self._pause_seconds = settings.ledger_watch_seconds
         # A database that takes longer for this than it may take to be reached at all is as good as away.
         self._patience_seconds = settings.database_connect_timeout_seconds
@@ -49,6 +50,7 @@ class LedgerWatch:
         try:
             async with asyncio.timeout(self._patience_seconds):
                 self.head = await self._read()
+            self._heard_of(self.head.seq)
         except Exception as error:  # Whatever it is, the next look comes.
             failure = error
         # A pool in use may have no connection for this look, and still the database answers those who have one.

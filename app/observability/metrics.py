@@ -25,7 +25,8 @@ from app.models import ChangeType
 # They would be one more series for each counter and histogram, under names that nobody promised.
 disable_created_metrics()  # type: ignore[no-untyped-call]  # the library has no type here
 
-POOLS = ("reader", "writer")
+POOLS = ("reader", "writer", "importer")
+IMPORT_STATUSES = ("create", "change", "unchanged", "error", "missing")
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 """Upper bounds of every histogram's buckets; objectives for latency must be one of them."""
 
@@ -48,12 +49,37 @@ class PriceRead(StrEnum):
     UNKNOWN_ITEM = "unknown_item"
 
 
+class ImportResult(StrEnum):
+    """What came of an import, or of its preview."""
+
+    PREVIEWED = "previewed"
+    APPLIED = "applied"
+    CONFLICT = "conflict"
+    FAILED = "failed"
+
+
+class ImportStep(StrEnum):
+    """What an import does."""
+
+    READ = "read"
+    """The file, as it arrives, into the database."""
+    COMPARE = "compare"
+    APPLY = "apply"
+
+
 class QuoteResult(StrEnum):
     """What came of a quote, or of a stored one that was checked."""
 
     QUOTED = "quoted"
     VERIFIED = "verified"
     DIFFERENT = "different"
+
+
+class WokenBy(StrEnum):
+    """How the follower came to new changes."""
+
+    NOTIFICATION = "notification"
+    POLL = "poll"
 
 
 POOL_WAIT = Histogram(
@@ -96,6 +122,33 @@ QUOTES = Counter(
     registry=_EVENTS,
 )
 
+FEED_CATCH_UPS = Counter(
+    "pricebook_feed_catch_ups_total",
+    "Reads in which the follower found changes.",
+    ["woken_by"],
+    registry=_EVENTS,
+)
+
+IMPORTS = Counter(
+    "pricebook_imports_total",
+    "Imports previewed, applied, refused for prices that moved, and failed.",
+    ["result"],
+    registry=_EVENTS,
+)
+IMPORT_ROWS = Counter(
+    "pricebook_import_rows_total",
+    "Rows of imported files, by what they do; missing are prices whose item the file does not name.",
+    ["status"],
+    registry=_EVENTS,
+)
+IMPORT_SECONDS = Histogram(
+    "pricebook_import_seconds",
+    "Time of the steps of imports: reading the file as it arrives, comparing it, applying it.",
+    ["step"],
+    buckets=(0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600),
+    registry=_EVENTS,
+)
+
 # Every series exists from the start, so that the first event is seen as an increase.
 for _metric, _values in (
     (POOL_WAIT, POOLS),
@@ -104,6 +157,10 @@ for _metric, _values in (
     (CHANGES, ChangeType),
     (PRICE_READS, PriceRead),
     (QUOTES, QuoteResult),
+    (IMPORTS, ImportResult),
+    (IMPORT_ROWS, IMPORT_STATUSES),
+    (IMPORT_SECONDS, ImportStep),
+    (FEED_CATCH_UPS, WokenBy),
 ):
     for _value in _values:
         _metric.labels(_value)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from app.database import Database
+from app.follower import Follower
 from app.observability.ledger_watch import LedgerWatch
 from app.readiness import Readiness
 from app.traffic import Traffic
@@ -20,6 +21,7 @@ class StateCollector:
     traffic: Traffic
     database: Database
     watch: LedgerWatch
+    follower: Follower
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they are now."""
@@ -30,15 +32,22 @@ class StateCollector:
         yield from self._traffic()
         yield from self._pools()
         yield from self._ledger()
+        yield from self._feed()
 
     def _traffic(self) -> Iterator[Metric]:
         traffic = self.traffic
         yield GaugeMetricFamily("pricebook_draining", "Whether the stop has begun.", traffic.draining)
-        yield GaugeMetricFamily("pricebook_requests_in_flight", "Requests being served.", traffic.in_flight)
+        yield GaugeMetricFamily(
+            "pricebook_requests_in_flight",
+            "Requests being served, without those that wait for changes.",
+            traffic.in_flight,
+        )
         yield GaugeMetricFamily(
             "pricebook_requests_limit", "Requests in flight beyond which more are refused.", traffic.limit
         )
-        yield CounterMetricFamily("pricebook_requests_shed", "Requests refused for that limit.", traffic.shed)
+        yield CounterMetricFamily(
+            "pricebook_requests_shed", "Requests refused for that limit, or for that of waiters.", traffic.shed
+        )
 
     def _pools(self) -> Iterator[Metric]:
         connections = GaugeMetricFamily(
@@ -66,4 +75,24 @@ class StateCollector:
             "pricebook_ledger_change_timestamp_seconds",
             "When that change was recorded.",
             head.recorded_at.timestamp() if head else None,
+        )
+
+    def _feed(self) -> Iterator[Metric]:
+        follower = self.follower
+        yield GaugeMetricFamily("pricebook_feed_seq", "Number of the last change that the follower has.", follower.seq)
+        yield GaugeMetricFamily(
+            "pricebook_feed_lag_seconds", "Since when the follower lacks changes that are known.", follower.lag_seconds
+        )
+        yield GaugeMetricFamily(
+            "pricebook_feed_listening", "Whether the follower has its connection to the database.", follower.live
+        )
+        yield GaugeMetricFamily(
+            "pricebook_feed_window_changes", "Changes that the follower keeps in memory.", len(follower.window)
+        )
+        waiters = GaugeMetricFamily("pricebook_feed_waiters", "Requests that wait for changes.", labels=["kind"])
+        for kind, count in self.traffic.waiting.items():
+            waiters.add_metric([kind], count)
+        yield waiters
+        yield GaugeMetricFamily(
+            "pricebook_feed_waiters_limit", "Waiters beyond which more are refused.", self.traffic.waiters_limit
         )

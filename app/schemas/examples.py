@@ -1,6 +1,9 @@
 """Examples of answers, for the documentation. One item, one book, one Christmas."""
 
+import json
 from typing import Any
+
+from app import price_list
 
 _ITEM_ID = "01a20537-de50-7ff8-9c93-02db0b06a11c"
 _PRICE_ID = "01a20537-df11-7c58-8b71-6a4f0c1c9d2e"
@@ -58,6 +61,17 @@ PRICE_ROW: dict[str, Any] = {
     "recorded_by": "anonymous",
     "import_id": None,
 }
+CHANGE: dict[str, Any] = {
+    "seq": 42,
+    "at": "2026-11-22T09:30:00.123456Z",
+    "actor": "anonymous",
+    "type": "price.recorded",
+    "item_id": _ITEM_ID,
+    "book": "default",
+    "before": None,
+    "after": PRICE_ROW,
+}
+CHANGE_PAGE: dict[str, Any] = {"changes": [CHANGE], "next_after": 42, "head": 42}
 PRICE_ANSWER: dict[str, Any] = {
     "item_id": _ITEM_ID,
     "sku": "FR-R92B",
@@ -204,3 +218,77 @@ QUOTE: dict[str, Any] = {
     "digest": "f9c4ec62e8785cd86d428e717107b5935634543405f331a36b425446dc1f7770",
 }
 VERIFICATION: dict[str, Any] = {"matches": True, "difference": None}
+_LIST_TERMS: dict[str, Any] = {
+    "amount": "19.99",
+    "per": "1",
+    "min_quantity": "1",
+    "tax_rate": "19",
+    "tax": None,
+    "tax_included": True,
+    "valid_from": "2026-12-01T00:00:00Z",
+    "valid_to": None,
+}
+IMPORT: dict[str, Any] = {
+    "id": "01a20537-e0a4-7a51-b2f7-5d7c0e6b1f3a",
+    "book": "default",
+    "effective_at": "2026-12-01T00:00:00Z",
+    "mode": "preview",
+    "state": "previewed",
+    "options": {
+        "format": "csv",
+        "charset": "utf-8",
+        "on_error": "abort",
+        "missing": "ignore",
+        "create": True,
+        "max_change_percent": "50",
+        "decimal": ".",
+        "mapping": ["sku:Article", "amount:Price"],
+    },
+    "base_seq": 42,
+    "first_seq": None,
+    "last_seq": None,
+    "file_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+    "file_bytes": 5120,
+    "counts": {"rows": 120, "create": 3, "change": 41, "unchanged": 75, "error": 1, "missing": 8},
+    "failure": None,
+    "created_at": "2026-11-22T09:30:00.123456Z",
+    "created_by": "anonymous",
+    "applied_at": None,
+    "expires_at": "2026-11-23T09:30:00.123456Z",
+}
+IMPORT_LIST: dict[str, Any] = {"items": [IMPORT], "next": None}
+IMPORT_ROWS: dict[str, Any] = {
+    "rows": [
+        {
+            "line": 2,
+            "sku": "FR-R92B",
+            "gtin": None,
+            "status": "change",
+            "old": {**_LIST_TERMS, "amount": "17.99", "valid_from": "2026-01-01T00:00:00Z"},
+            "new": _LIST_TERMS,
+            "percent": "11.12",
+            "errors": [],
+        },
+        {
+            "line": 3,
+            "sku": "FR-R92R",
+            "gtin": None,
+            "status": "error",
+            "old": None,
+            "new": None,
+            "percent": None,
+            "errors": [
+                {
+                    "column": "amount",
+                    "value": "19,99",
+                    "code": "not-a-number",
+                    "message": 'must be a number in plain notation such as "19.99", without exponent',
+                }
+            ],
+        },
+    ],
+    "next": None,
+}
+EXPORT_CSV = price_list.HEADER + price_list.csv_line(ITEM | PRICE_ROW)
+EXPORT_NDJSON = price_list.ndjson_line(ITEM | PRICE_ROW)
+EXPORT_SNAPSHOT = json.dumps({"item": ITEM, "prices": [PRICE_ROW]}, separators=(",", ":")) + "\n"

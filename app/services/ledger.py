@@ -11,6 +11,9 @@ from sqlalchemy import BigInteger, bindparam, func, insert, select, text, update
 from app.database import ReadSession, WriteSession
 from app.models import Change, ChangeType, Ledger
 
+CHANNEL = "pricebook_changes"
+"""Each commit that changes something notifies it, without a word: what there is to know is in the log."""
+
 _ADVANCE = (
     update(Ledger)
     .values(
@@ -18,7 +21,8 @@ _ADVANCE = (
         # Strictly later than any change before, even if the clock was set back meanwhile.
         recorded_at=func.greatest(func.clock_timestamp(), Ledger.recorded_at + text("interval '1 microsecond'")),
     )
-    .returning(Ledger.seq, Ledger.recorded_at)
+    # It is delivered with the commit, and costs no round trip of its own.
+    .returning(Ledger.seq, Ledger.recorded_at, func.pg_notify(CHANNEL, ""))
 )
 _LOG = insert(Change)
 _HEAD = select(Ledger.seq, Ledger.recorded_at)
@@ -32,6 +36,14 @@ class Stamp:
     recorded_at: datetime
 
 
+class Block(NamedTuple):
+    """Numbers of changes that one transaction makes, both included, all recorded at one instant (UTC)."""
+
+    first_seq: int
+    last_seq: int
+    recorded_at: datetime
+
+
 class Written[Document](NamedTuple):
     """The outcome of a write: the document as it is now, and the seq of its last change, if anything changed."""
 
@@ -39,19 +51,25 @@ class Written[Document](NamedTuple):
     seq: int | None
 
 
-async def head(session: ReadSession) -> Stamp:
+async def head(session: ReadSession | WriteSession) -> Stamp:
     """The last change."""
     return Stamp(*(await session.execute(_HEAD)).one())
 
 
-async def advance(session: WriteSession, count: int = 1) -> list[Stamp]:
+async def advance_block(session: WriteSession, count: int) -> Block:
     """Take the next ``count`` numbers, all recorded at one instant, so that no reader can ask for half a transaction.
 
     Call it once, and last: every other writer waits from here until this transaction ends. Locks on items come before
     it, never after, so writers cannot deadlock. A rollback gives the numbers back, and no reader ever sees them.
     """
     row = (await session.execute(_ADVANCE, {"count": count})).one()
-    return [Stamp(seq, row.recorded_at) for seq in range(row.seq - count + 1, row.seq + 1)]
+    return Block(row.seq - count + 1, row.seq, row.recorded_at)
+
+
+async def advance(session: WriteSession, count: int = 1) -> list[Stamp]:
+    """The numbers of :func:`advance_block`, one by one."""
+    block = await advance_block(session, count)
+    return [Stamp(seq, block.recorded_at) for seq in range(block.first_seq, block.last_seq + 1)]
 
 
 async def log(
@@ -81,4 +99,4 @@ async def log(
             "after": after,
         },
     )
-    session.changes.append(kind)
+    session.changes[kind] += 1

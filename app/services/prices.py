@@ -121,10 +121,11 @@ async def void(session: WriteSession, price_id: UUID, *, actor: str) -> Written[
         session, stamp, ChangeType.PRICE_VOIDED, actor, item_id=row.item_id, book_id=row.book_id, price_id=price_id
     )
     record = {column.key: getattr(row, column.key) for column in PriceRow.__table__.columns}
-    return Written(_document(record, book=found.book, currency=found.currency, void=True), stamp.seq)
+    return Written(document(record, book=found.book, currency=found.currency, void=True), stamp.seq)
 
 
-def _document(record: Mapping[str, Any], *, book: str, currency: str, void: bool) -> schemas.PriceRow:
+def document(record: Mapping[str, Any], *, book: str, currency: str, void: bool) -> schemas.PriceRow:
+    """The document of a price row; ``record`` has the columns of the table."""
     return schemas.PriceRow(
         **{name: record[name] for name in ("id", "item_id", "supersedes", "recorded_by", "import_id")},
         book=book,
@@ -223,4 +224,4 @@ async def write(
     await ledger.log(
         session, stamp, ChangeType.PRICE_RECORDED, actor, item_id=item_id, book_id=book.id, price_id=row["id"]
     )
-    return _document(row, book=book.key, currency=book.currency, void=False)
+    return document(row, book=book.key, currency=book.currency, void=False)

@@ -115,13 +115,13 @@ def subject(knowledge: Knowledge, *, by_sku: bool) -> Subject:
         key = ItemKey(None, "any") if by_sku else _ANY_ID
         item = select(Item.id, Item.sku).where(key.condition).lateral("item")
         return Subject(asked, _current_book(), item)
-    return Subject(asked, _known_book(asked), _known_item(asked, by_sku=by_sku))
+    return Subject(asked, known_book(asked), _known_item(asked, by_sku=by_sku))
 
 
 def subject_of(items: FromClause, knowledge: Knowledge = Knowledge.LATEST) -> Subject:
     """The subject of a read of several items as they are now: ``items`` has the columns ``id`` and ``sku``."""
     asked = question(knowledge)
-    return Subject(asked, _current_book() if knowledge is Knowledge.LATEST else _known_book(asked), items)
+    return Subject(asked, _current_book() if knowledge is Knowledge.LATEST else known_book(asked), items)
 
 
 _ANY_ID = ItemKey.parse("00000000-0000-7000-8000-000000000000")
@@ -132,7 +132,8 @@ def _current_book() -> FromClause:
     return select(*columns).where(Book.key == bindparam("book")).lateral("book")
 
 
-def _known_book(asked: Subquery) -> FromClause:
+def known_book(asked: Subquery) -> FromClause:
+    """The book as it was at the ``known_seq`` of ``asked``, with the parameter ``book``: at most one row."""
     version = aliased(Change, name="book_version")
     return (
         select(
@@ -209,13 +210,33 @@ def check(*, key: ItemKey, book: str, known_seq: int, head: int, found_item: obj
     :raises UnknownItem: if there is, or was then, no such item.
     :raises UnknownBook: if there is, or was then, no such book.
     """
+    check_known_seq(known_seq, head)
+    if found_item is None:
+        then = "" if known_seq == head else f" as known at seq {known_seq}"
+        raise UnknownItem(f"There is no item {key}{then}.")
+    check_book(book, found_book, known_seq=known_seq, head=head)
+
+
+def check_known_seq(known_seq: int, head: int) -> None:
+    """Refuse a state of knowledge that is still to come.
+
+    :raises UnknownSeq: if it is.
+    """
     if known_seq > head:
         raise UnknownSeq(
             f"The newest change is {head}; known_seq {known_seq} does not exist yet.",
             [FieldError("query/known_seq", "unknown-seq", f"must not be greater than {head}")],
         )
-    then = "" if known_seq == head else f" as known at seq {known_seq}"
-    if found_item is None:
-        raise UnknownItem(f"There is no item {key}{then}.")
+
+
+def check_book(book: str, found_book: object, *, known_seq: int, head: int) -> None:
+    """Refuse a book that does not exist, or did not then.
+
+    :raises UnknownBook: if so.
+    """
     if found_book is None:
-        raise books.unknown(book) if not then else UnknownBook(f"There is no book {book}{then}.")
+        raise (
+            books.unknown(book)
+            if known_seq == head
+            else UnknownBook(f"There is no book {book} as known at seq {known_seq}.")
+        )

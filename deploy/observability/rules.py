@@ -263,8 +263,8 @@ def other_alerts() -> list[Alert]:
         Alert(
             "PricebookPoolNearlyExhausted",
             """
-            pricebook_database_pool_connections<self,state="in_use">
-            / ignoring (state) pricebook_database_pool_limit<self>
+            pricebook_database_pool_connections<self,state="in_use",pool!="importer">
+            / ignoring (state) pricebook_database_pool_limit<self,pool!="importer">
             > 0.8
             """,
             "10m",
@@ -284,7 +284,10 @@ def other_alerts() -> list[Alert]:
             "PricebookSlowStatements",
             """
             histogram_quantile(
-              0.99, sum by (namespace, job, pool, le) (rate(pricebook_database_statement_seconds_bucket<self>[5m]))
+              0.99,
+              sum by (namespace, job, pool, le) (
+                rate(pricebook_database_statement_seconds_bucket<self,pool!="importer">[5m])
+              )
             )
             > @latencySeconds@
             """,
@@ -358,6 +361,14 @@ def other_alerts() -> list[Alert]:
             "10m",
             _INSTANCE + " is {{ $value }} changes behind what another one saw 5 minutes before",
             "It looks at another database than the others, at a replica that lags, or has not looked for some time.",
+            prices.UID,
+        ),
+        Alert(
+            "PricebookFeedBehind",
+            "pricebook_feed_lag_seconds<self> > 30",
+            "2m",
+            _INSTANCE + " has not passed on changes that it has known of for {{ $value | humanizeDuration }}",
+            "Consumers that wait there get nothing new; what they have is right as far as it goes.",
             prices.UID,
         ),
     ]

@@ -20,7 +20,7 @@ def statements(app: FastAPI) -> Iterator[list[str]]:
     def record(_connection: object, _cursor: object, statement: str, *_: object) -> None:
         seen.append(statement)
 
-    engines = [database.reader.sync_engine, database.writer.sync_engine]
+    engines = [database.reader.sync_engine, database.writer.sync_engine, database.importer.sync_engine]
     for engine in engines:
         event.listen(engine, "before_cursor_execute", record)
     try:
@@ -40,6 +40,7 @@ def statements(app: FastAPI) -> Iterator[list[str]]:
         ("/v1/items/sku:S7/price", 1),
         ("/v1/items/sku:S7/price?at=2026-12-24T00:00:00Z&quantity=5", 1),
         ("/v1/items/sku:S7/price?at=2026-12-24", 2),  # a bare date needs the book's time zone first
+        ("/v1/export", 3),  # the book, a batch, and the batch after the last item
     ],
 )
 async def test_reads(client: httpx2.AsyncClient, app: FastAPI, path: str, count: int) -> None:

@@ -52,10 +52,10 @@ def test_all_faults_are_said_at_once() -> None:
         {"autoscaling": {"enabled": True, "minReplicas": 4}},
         {"podDisruptionBudget": {"maxUnavailable": 2}, "replicas": 3},
         {"podDisruptionBudget": {"maxUnavailable": 5}, "replicas": 1},
-        {"replicas": 4, "maxSurge": 1, "database": {"reservedConnections": 28}},
+        {"replicas": 4, "maxSurge": 1, "database": {"reservedConnections": 14}},
         # Three batches' worth of stopping, but no more pods than there are; then two, to the very second.
-        {"replicas": 2, "maxSurge": 1, "preStopSeconds": 25, "database": {"maxConnections": 62}},
-        {"replicas": 3, "maxSurge": 1, "preStopSeconds": 13, "database": {"maxConnections": 72}},
+        {"replicas": 2, "maxSurge": 1, "preStopSeconds": 25, "database": {"maxConnections": 72}},
+        {"replicas": 3, "maxSurge": 1, "preStopSeconds": 13, "database": {"maxConnections": 84}},
         {"terminationGracePeriodSeconds": 50},
         {"fullnameOverride": "prices", "nameOverride": "a" * 54},
         {"minReadySeconds": 599, "config": {"migrationWaitSeconds": 599.5}},
@@ -63,7 +63,7 @@ def test_all_faults_are_said_at_once() -> None:
         {"serviceMonitor": {"enabled": True, "interval": "1m30s", "scrapeTimeout": "90s"}},
         {"keda": {"enabled": True, "cpu": {"enabled": False}, "extraTriggers": [{"type": "cron"}]}},
         {"database": {"mode": "cnpg", "cnpg": {"pooler": {"defaultPoolSize": 44}}}},
-        {"database": {"mode": "cnpg", "cnpg": {"pooler": {"instances": 1, "maxClientConnections": 50}}}},
+        {"database": {"mode": "cnpg", "cnpg": {"pooler": {"instances": 1, "maxClientConnections": 60}}}},
     ],
     ids=str,
 )

@@ -17,7 +17,8 @@ from app.main import create_app
 from app.migrations import head
 from app.models import ChangeType
 from app.observability.http_metrics import RequestOutcome
-from app.observability.metrics import SECONDS, DatabaseError, PriceRead, QuoteResult
+from app.observability.metrics import SECONDS, DatabaseError, ImportResult, ImportStep, PriceRead, QuoteResult
+from app.schemas.import_run import RowStatus
 from app.settings import Settings
 from tests.api.test_operations import admin
 from tests.api.test_trouble import client_of
@@ -49,6 +50,16 @@ PROMISED: dict[str, tuple[str, set[str]]] = {
     "pricebook_changes_total": ("counter", {"type"}),
     "pricebook_price_reads_total": ("counter", {"outcome"}),
     "pricebook_quotes_total": ("counter", {"result"}),
+    "pricebook_imports_total": ("counter", {"result"}),
+    "pricebook_import_rows_total": ("counter", {"status"}),
+    "pricebook_import_seconds": ("histogram", {"step"}),
+    "pricebook_feed_seq": ("gauge", set()),
+    "pricebook_feed_lag_seconds": ("gauge", set()),
+    "pricebook_feed_listening": ("gauge", set()),
+    "pricebook_feed_window_changes": ("gauge", set()),
+    "pricebook_feed_catch_ups_total": ("counter", {"woken_by"}),
+    "pricebook_feed_waiters": ("gauge", {"kind"}),
+    "pricebook_feed_waiters_limit": ("gauge", set()),
     "process_cpu_seconds_total": ("counter", set()),
     "process_resident_memory_bytes": ("gauge", set()),
     "process_virtual_memory_bytes": ("gauge", set()),
@@ -115,7 +126,16 @@ def test_every_metric_is_documented() -> None:
 
 def test_values_of_labels_and_buckets_are_documented() -> None:
     document = DOCUMENT.read_text()
-    for name in (*ChangeType, *DatabaseError, *PriceRead, *QuoteResult, *RequestOutcome):
+    for name in (
+        *ChangeType,
+        *DatabaseError,
+        *PriceRead,
+        *QuoteResult,
+        *RequestOutcome,
+        *ImportResult,
+        *ImportStep,
+        *RowStatus,
+    ):
         assert f"`{name}`" in document, name
     assert f"{', '.join(str(bound) for bound in SECONDS[:-1])} and {SECONDS[-1]} seconds" in document
 
@@ -211,7 +231,7 @@ async def test_changes_are_counted_only_after_the_commit(client: httpx2.AsyncCli
     assert increases(before, after, "pricebook_database_errors_total") == {"unavailable": 1}
 
     async with database.writing() as session:
-        session.changes.append(ChangeType.BOOK_UPDATED)
+        session.changes[ChangeType.BOOK_UPDATED] += 1
         seen.append(await samples(app))
     assert not increases(after, seen[0], "pricebook_changes_total")
     assert increases(after, await samples(app), "pricebook_changes_total") == {"book.updated": 1}

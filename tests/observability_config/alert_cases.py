@@ -413,6 +413,14 @@ CASES: dict[str, list[Case]] = {
             {"a uses 81% of its connections in the pool writer": {"pod": "a", "pool": "writer"}},
         ),
         Case(
+            "two imports that take long",
+            "15m",
+            {
+                'pricebook_database_pool_connections{pod="a",pool="importer",state="in_use"}': "2x20",
+                'pricebook_database_pool_limit{pod="a",pool="importer"}': "2x20",
+            },
+        ),
+        Case(
             "79 of 100",
             "15m",
             {
@@ -455,6 +463,15 @@ CASES: dict[str, list[Case]] = {
             },
             {"one in 100 statements of the reader pool takes 450ms or more": {"pool": "reader"}},
             calm="10m",
+        ),
+        Case(
+            "those of imports, which take long",
+            "20m",
+            {
+                f'{_STATEMENTS}{{pod="a",pool="importer",le="0.25"}}': "0+5x20",
+                f'{_STATEMENTS}{{pod="a",pool="importer",le="5"}}': "0+100x20",
+                f'{_STATEMENTS}{{pod="a",pool="importer",le="+Inf"}}': "0+100x20",
+            },
         ),
         Case(
             "one in 20 takes up to a quarter of a second",
@@ -623,6 +640,20 @@ CASES: dict[str, list[Case]] = {
             "the database was restored from a backup, for both",
             "30m",
             {'pricebook_ledger_seq{pod="a"}': "900x20 500x10", 'pricebook_ledger_seq{pod="b"}': "900x20 500x10"},
+        ),
+    ],
+    "PricebookFeedBehind": [
+        Case(
+            "a follower hangs",
+            "10m",
+            {'pricebook_feed_lag_seconds{pod="a"}': "0x20", 'pricebook_feed_lag_seconds{pod="b"}': "0+60x10"},
+            {"b has not passed on changes that it has known of for 10m 0s": {"pod": "b"}},
+            calm="2m",
+        ),
+        Case(
+            "it catches up with a large import now and then",
+            "10m",
+            {'pricebook_feed_lag_seconds{pod="a"}': "0 40 0 0 40 0 0 40 0 0 40"},
         ),
     ],
 }

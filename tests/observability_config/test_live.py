@@ -42,8 +42,12 @@ def one_round(client: httpx2.Client, number: int) -> None:
     verified = client.post("/v1/quotes:verify", json=quote.json())
     different = client.post("/v1/quotes:verify", json={**quote.json(), "net": "1.00"})
     wrong = client.post("/items/", json={"name": 5})
-    answers = (recorded, price, fresh, looked_up, unknown, quote, verified, different, wrong)
-    assert [answer.status_code for answer in answers] == [201, 200, 304, 200, 404, 200, 200, 200, 422]
+    price_list = f"sku,name,amount\nLIVE-{number},Item {number},{number + 1}.00\n"
+    imported = client.post(
+        "/v1/imports", params={"mode": "apply"}, content=price_list, headers={"Content-Type": "text/csv"}
+    )
+    answers = (recorded, price, fresh, looked_up, unknown, quote, verified, different, wrong, imported)
+    assert [answer.status_code for answer in answers] == [201, 200, 304, 200, 404, 200, 200, 200, 422, 201]
 
 
 @contextmanager

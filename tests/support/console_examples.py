@@ -19,7 +19,8 @@ def check(page: Path, database: URL, directory: Path) -> int:
     """Run a page's commands in their order, as a reader would in one shell, and compare what they print.
 
     A block ``console`` is followed by a block ``json``, part of the last document that the commands print, or by a
-    block ``text``, all that they print.
+    block ``text``, all that they print. In both, ``...`` stands for any text of a line; blanks at the end of a line
+    do not count, since a page does not show them.
 
     :param database: an empty database, for the service that the page talks to.
     :param directory: where the commands run.
@@ -51,7 +52,7 @@ def check(page: Path, database: URL, directory: Path) -> int:
     for (block, kind, expected), output in zip(examples, outputs, strict=True):
         found = output.read_text()
         if kind == "text":
-            assert found.strip() == expected.strip(), block
+            assert _is_text(expected, found), f"{block}\n{found}"
         else:
             # Earlier commands of a block may answer as well; the page shows the last answer.
             answers = _documents(found)
@@ -63,6 +64,12 @@ def check(page: Path, database: URL, directory: Path) -> int:
 def _commands(block: str) -> str:
     """The lines that a reader types, without their prompts."""
     return re.sub(r"^\$ ", "", block, flags=re.MULTILINE)
+
+
+def _is_text(expected: str, found: str) -> bool:
+    """Whether the answer is what the page shows."""
+    pattern, text = ("\n".join(map(str.rstrip, each.strip().splitlines())) for each in (expected, found))
+    return re.fullmatch(re.escape(pattern).replace(re.escape("..."), ".*"), text) is not None
 
 
 def _is_part_of(expected: Any, found: Any) -> bool:

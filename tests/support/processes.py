@@ -55,9 +55,9 @@ class Service:
 
 
 def start(command: str, directory: Path, **settings: object) -> Service:
-    """Start a service, and do not wait for it."""
-    port, admin_port = free_port(), free_port()
-    log = directory / f"log-{port}"
+    """Start a service, on a port of its own unless one is given, and do not wait for it."""
+    port, admin_port = int(str(settings.pop("port", free_port()))), free_port()
+    log = directory / f"log-{port}-{admin_port}"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [PRICEBOOK, command],

@@ -63,7 +63,7 @@ What one value alone may be is in values.schema.json. tests/chart/messages.yaml 
 {{/*
 Connections. Beside the pods and those that a rolling update starts, there are those that terminate: they do not count
 against maxSurge, so the next batch starts, 5 seconds at the least until it is ready, while they wait, drain and, for some
-2 seconds, close their connections.
+2 seconds, close their connections. Each has three pools, and one connection that follows the feed.
 */}}
 {{- $max := int $scale.max -}}
 {{- $surge := include "pricebook.surge" (dict "maxSurge" .Values.maxSurge "replicas" $max) | int -}}
@@ -71,10 +71,11 @@ against maxSurge, so the next batch starts, 5 seconds at the least until it is r
 {{- $batches := divf (addf .Values.preStopSeconds .Values.config.drainSeconds 2) (addf .Values.minReadySeconds 5) | ceil | int -}}
 {{- $terminating := min $max (mul $surge $batches) -}}
 {{- $pods := add $max $surge $terminating -}}
-{{- $clients := mul $pods 2 $pool -}}
+{{- $importPool := int .Values.config.databaseImportPoolSize -}}
+{{- $clients := mul $pods (add1 (add (mul 2 $pool) $importPool)) -}}
 {{- $limit := int $database.maxConnections -}}
 {{- $reserved := int $database.reservedConnections -}}
-{{- $sum := printf "(%d of %s + %d that a rolling update starts + %d that terminate) x 2 x %d of config.databasePoolSize" $max $scale.by $surge $terminating $pool -}}
+{{- $sum := printf "(%d of %s + %d that a rolling update starts + %d that terminate) x (2 x %d of config.databasePoolSize + %d of config.databaseImportPoolSize + 1)" $max $scale.by $surge $terminating $pool $importPool -}}
 {{- if and (eq $database.mode "cnpg") $database.cnpg.pooler.enabled -}}
 {{- with $database.cnpg.pooler -}}
 {{- $taken := mul (int .instances) (int .maxClientConnections) -}}

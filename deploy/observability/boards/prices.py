@@ -17,11 +17,14 @@ def board() -> Dashboard:
     return house.board(
         UID,
         "Prices",
-        "Changes of items, books and prices; prices asked and how they were answered; quotes; the ledger.",
+        "Changes of items, books and prices; prices asked and how they were answered; quotes; imports; the feed; the "
+        "ledger.",
         ("Now", _now()),
         ("Changes", _changes()),
         ("Reads", _reads()),
         ("Quotes", _quotes()),
+        ("Imports", _imports()),
+        ("Feed", _feed()),
     )
 
 
@@ -201,5 +204,78 @@ def _quotes() -> list[house.Panel]:
             [("result", "Result")],
             Column("Quotes", "short", by_result % ("increase", "$__range")),
             span=12,
+        ),
+    ]
+
+
+def _imports() -> list[house.Panel]:
+    by_status = "sum by (status) (%s(pricebook_import_rows_total<self>[%s]))"
+    buckets = "rate(pricebook_import_seconds_bucket<self>[$__rate_interval])"
+    return [
+        house.graph(
+            "Imports by result",
+            "Price lists per second: compared (previewed), applied, refused because prices moved since the preview "
+            "(conflict), and failed: unreadable, cut off, or with errors where all was to be applied.",
+            "ops",
+            Query("sum by (result) (rate(pricebook_imports_total<self>[$__rate_interval]))", "{{result}}"),
+            stacked=True,
+        ),
+        house.graph(
+            "Rows by what they do",
+            "Rows of compared lists per second. Many errors are a file in the wrong form; many missing ones are a file "
+            "that is not the whole list.",
+            "ops",
+            Query(by_status % ("rate", "$__rate_interval"), "{{status}}"),
+            stacked=True,
+        ),
+        house.graph(
+            "Duration of the steps, p90",
+            "read: the file as it arrives. compare: its rows with the ledger. apply: the changes are written, and "
+            "other writers wait.",
+            "s",
+            Query(f"histogram_quantile(0.9, sum by (le, step) ({buckets}))", "{{step}}"),
+        ),
+        house.grid(
+            "Rows in the time shown",
+            "How many rows of the lists that were compared did what.",
+            [("status", "Status")],
+            Column("Rows", "short", by_status % ("increase", "$__range")),
+            span=12,
+        ),
+    ]
+
+
+def _feed() -> list[house.Panel]:
+    return [
+        house.graph(
+            "Lag",
+            "How long each pod has known of changes that it cannot pass on yet. 0 is where it belongs.",
+            "s",
+            Query("pricebook_feed_lag_seconds<self>", "{{pod}}"),
+        ),
+        house.graph(
+            "Who waits",
+            "Long polls and event streams that wait for the next change. They hold no connection to the database.",
+            "none",
+            Query("sum by (kind) (pricebook_feed_waiters<self>)", "{{kind}}"),
+            stacked=True,
+        ),
+        house.graph(
+            "Catching up",
+            "Reads per second in which the pods found changes, by what woke them. Only poll: notifications do not get "
+            "through, and consumers hear of a change up to FEED_POLL_SECONDS later.",
+            "ops",
+            Query(
+                "sum by (woken_by) (rate(pricebook_feed_catch_ups_total<self>[$__rate_interval]))",
+                "{{woken_by}}",
+            ),
+            stacked=True,
+        ),
+        house.graph(
+            "Connected",
+            "Whether each pod has the connection on which it listens.",
+            "none",
+            Query("pricebook_feed_listening<self>", "{{pod}}"),
+            most=1,
         ),
     ]

@@ -111,10 +111,11 @@ def _database() -> list[house.Panel]:
         ),
         house.graph(
             "Connections in use",
-            "Connections that requests hold. A pod has as many for reads as for writes (DATABASE_POOL_SIZE each).",
+            "Connections that requests hold. A pod has as many for reads as for writes (DATABASE_POOL_SIZE each), and "
+            "a few for imports (DATABASE_IMPORT_POOL_SIZE).",
             "short",
             Query(f"sum by (pod, pool) ({in_use})", "{{pod}} {{pool}}"),
-            Query("min(pricebook_database_pool_limit<instances>)", "limit of a pool", limit=True),
+            Query('min(pricebook_database_pool_limit<instances,pool!="importer">)', "limit of a pool", limit=True),
         ),
         house.graph(
             "Use of the pools",

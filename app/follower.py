@@ -1,0 +1,194 @@
+"""One task that follows the changes of all processes, for everybody in this process who waits for some."""
+
+import asyncio
+import functools
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+
+from app.database import Database, ReadSession, explain
+from app.feed_window import FeedWindow, Page, Question
+from app.observability import metrics
+from app.observability.metrics import WokenBy
+from app.services import changes, ledger
+from app.settings import Settings
+from app.traffic import Traffic
+
+logger = structlog.get_logger(__name__)
+
+_AT_ONCE = 200
+"""Changes read and rendered without a pause: some milliseconds, in which the process does nothing else."""
+
+_MOST_CHANGES = 10_000
+_MOST_BYTES = 16 * 2**20
+
+
+class Follower:
+    """Holds the newest changes and wakes those who wait for the next.
+
+    It listens for notifications on a connection of its own, outside of the pools, and looks by itself every
+    ``FEED_POLL_SECONDS``: a notification may be lost on its way, behind a pooler all of them.
+    """
+
+    def __init__(self, database: Database, settings: Settings, traffic: Traffic) -> None:
+        self.window = FeedWindow(_MOST_CHANGES, _MOST_BYTES)
+        self.live = False
+        """Connected, and told of everything up to the last look."""
+        self._database = database
+        self._traffic = traffic
+        self._poll_seconds = settings.feed_poll_seconds
+        self._woken = asyncio.Event()
+        self._notified = False
+        self._behind_since: float | None = None
+        self._away_since: float | None = None
+        self._unreadable_seq: int | None = None
+        self._begun = False
+        self._waiters: set[asyncio.Future[None]] = set()
+
+    @property
+    def seq(self) -> int:
+        """The last change that it has."""
+        return self.window.seq
+
+    @property
+    def lag_seconds(self) -> float:
+        """How long it has known of changes that it does not have; 0 if it has all that it knows of."""
+        return 0.0 if self._behind_since is None else time.monotonic() - self._behind_since
+
+    def heard_of(self, seq: int) -> None:
+        """Somebody else saw this change: a follower that does not come to it is behind, whatever it thinks itself."""
+        if seq > self.seq and self._behind_since is None:
+            self._behind_since = time.monotonic()
+
+    def page(self, question: Question) -> Page | None:
+        """The answer from memory, or ``None`` if the database has to be asked."""
+        return self.window.page(question) if self.live else None
+
+    async def news(self, after: int, *, seconds: float, unless: asyncio.Task[None] | None = None) -> None:
+        """Wait until there may be something after ``after``, or :meth:`wake_all`, but no longer than that.
+
+        :param unless: ends the wait when it is done.
+        """
+        if self.live and self.seq > after:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiters.add(waiter)
+        if unless is not None:
+            unless.add_done_callback(wake := functools.partial(_wake, waiter))
+        try:
+            async with asyncio.timeout(seconds):
+                await waiter
+        except TimeoutError:
+            pass
+        finally:
+            self._waiters.discard(waiter)
+            if unless is not None:
+                unless.remove_done_callback(wake)
+
+    def wake_all(self) -> None:
+        """Let everybody who waits look again."""
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            _wake(waiter)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Follow during the block."""
+        task = asyncio.create_task(self._follow(), name="follower")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _follow(self) -> None:
+        while True:
+            started = time.monotonic()
+            try:
+                async with self._database.listening(
+                    ledger.CHANNEL, notified=self._hear, lost=self._woken.set
+                ) as session:
+                    await self._serve(session)
+            except changes.UnreadableChange as error:
+                if error.seq != self._unreadable_seq:
+                    self._unreadable_seq = error.seq
+                    logger.exception("follower stopped by a change that cannot be rendered", seq=error.seq)
+            except Exception as error:  # Whatever it is, it goes on.
+                self._away(started, error)
+            finally:
+                self.live = False
+            await asyncio.sleep(self._poll_seconds)
+
+    async def _serve(self, session: ReadSession) -> None:
+        await self._begin(session)
+        while True:
+            self._woken.clear()
+            await self._catch_up(session)
+            self._back()
+            try:
+                async with asyncio.timeout(self._poll_seconds):
+                    await self._woken.wait()
+            except TimeoutError:
+                pass
+
+    def _hear(self) -> None:
+        self._notified = True
+        self._woken.set()
+        if self._behind_since is None:
+            self._behind_since = time.monotonic()
+
+    async def _begin(self, session: ReadSession) -> None:
+        """Begin with the newest change; or go on, if the ledger is still the one that was followed before."""
+        if not self._begun:
+            self.window.start_at((await ledger.head(session)).seq)
+            self._begun = True
+        elif (newest := self.window.newest) is not None:
+            page, floor = await changes.read(session, Question(newest.seq - 1, 1))
+            # What the feed forgot meanwhile is no sign of another ledger.
+            if newest.seq > floor and list(page.changes) != [newest]:
+                self._start_again(page.head)
+
+    async def _catch_up(self, session: ReadSession) -> None:
+        cause = WokenBy.NOTIFICATION if self._notified else WokenBy.POLL
+        self._notified = False
+        while True:
+            page, floor = await changes.read(session, Question(self.seq, _AT_ONCE))
+            if page.head < self.seq:
+                self._start_again(page.head)
+            elif self.seq < floor or (page.head - self.seq > _MOST_CHANGES and not any(self._traffic.waiting.values())):
+                # Forgotten, or more than there is room for, and nobody to read it along the way.
+                self.window.start_at(page.head)
+                self.wake_all()
+            elif page.changes:
+                self.window.extend(page.changes)
+                metrics.FEED_CATCH_UPS.labels(cause).inc()
+                self.live = True
+                self.wake_all()
+            if self.seq >= page.head:
+                self._behind_since = None
+                return
+            # Others get their turn between two batches.
+            await asyncio.sleep(0)
+
+    def _start_again(self, head: int) -> None:
+        logger.warning("the ledger was set back", followed_to=self.seq, head=head)
+        self.window.start_at(head)
+        self.wake_all()
+
+    def _away(self, since: float, error: Exception) -> None:
+        if self._away_since is None:
+            self._away_since = since
+            logger.warning("follower cut off", reason=explain(error, self._database.url))
+
+    def _back(self) -> None:
+        self.live = True
+        if self._away_since is not None:
+            logger.info("follower back", seconds=round(time.monotonic() - self._away_since, 1))
+            self._away_since = None
+
+
+def _wake(waiter: asyncio.Future[None], *_: object) -> None:
+    if not waiter.done():
+        waiter.set_result(None)

@@ -1,0 +1,106 @@
+"""The feed of changes."""
+
+from functools import partial
+from typing import Annotated, ClassVar
+
+from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from app import exact_json
+from app.dependencies import Consumers, RequestPlace
+from app.errors import FeedTruncated, InvalidRequest, UnknownSeq
+from app.exact_json import ExactJsonRoute
+from app.feed_window import Question
+from app.models import ChangeType
+from app.observability.http_metrics import CLIENT_CLOSED_REQUEST
+from app.problems import responses
+from app.routers.headers import CACHE_CONTROL
+from app.schemas.change import ChangePage
+
+EVENT_STREAM = "text/event-stream"
+_UNCACHED = {CACHE_CONTROL: "no-store"}
+# nginx, and what took the header over from it, shall pass on each event as it comes. And when a stream ends, its
+# connection does: a drain would wait for the client to make up its mind.
+_STREAMED = {**_UNCACHED, "X-Accel-Buffering": "no", "Connection": "close"}
+
+
+class _FeedRoute(ExactJsonRoute):
+    produces: ClassVar[frozenset[str]] = frozenset({EVENT_STREAM})
+
+
+router = APIRouter(tags=["feed"], route_class=_FeedRoute)
+
+Seq = Annotated[int, Query(ge=0, le=2**63 - 1, description="The last change that you have; 0: from the beginning")]
+Types = Annotated[
+    str | None,
+    Query(
+        description=f"Only these types, with commas between them: {', '.join(ChangeType)}",
+        examples=["price.recorded,price.voided"],
+    ),
+]
+
+
+@router.get(
+    "/changes",
+    summary="Follow the changes",
+    response_model=ChangePage,
+    responses=responses(UnknownSeq, FeedTruncated, InvalidRequest)
+    | {
+        200: {
+            "description": "The changes; as server-sent events for those who accept them",
+            "content": {EVENT_STREAM: {"schema": {"type": "string"}, "example": "id: 42\nevent: price.recorded\n..."}},
+        }
+    },
+)
+async def read_changes(
+    consumers: Consumers,
+    place: RequestPlace,
+    request: Request,
+    after: Seq = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    types: Types = None,
+    wait: Annotated[int, Query(ge=0, le=60, description="Seconds to wait for a change if there is none yet")] = 0,
+    last_event_id: Annotated[
+        int | None,
+        Header(ge=0, le=2**63 - 1, description="The last event that a stream received; comes before `after`"),
+    ] = None,
+) -> Response:
+    """Every change after a seq, in the order of the commits: none is left out, none comes twice.
+
+    Send `next_after` as `after` to go on; with `wait` the answer comes as soon as there is a change. With
+    `Accept: text/event-stream` the changes are streamed as they come, without `limit` and `wait`.
+    """
+    question = Question(after, limit, _types(types))
+    if _prefers_events(request):
+        if last_event_id is not None:
+            question = question._replace(after=last_event_id)
+        events = await consumers.stream(question, place)
+        return StreamingResponse(events, headers=_STREAMED, media_type=EVENT_STREAM)
+    if wait:
+        page = await consumers.poll(question, place, seconds=wait, hung_up=partial(_hung_up, request))
+        if page is None:
+            # For the log and the metrics; there is nobody to read it.
+            return Response(status_code=CLIENT_CLOSED_REQUEST)
+    else:
+        page = await consumers.page(question)
+    return Response(page.json, headers=_UNCACHED, media_type="application/json")
+
+
+def _prefers_events(request: Request) -> bool:
+    """Only who names events gets them: a page is what everybody else understands."""
+    accepted = exact_json.accepted(request)
+    return accepted.get(EVENT_STREAM, 0.0) > accepted.get("application/json", 0.0)
+
+
+async def _hung_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _types(names: str | None) -> frozenset[str] | None:
+    if names is None:
+        return None
+    types = frozenset(names.split(","))
+    if unknown := sorted(types - set(ChangeType)):
+        raise InvalidRequest.at("query/types", "unknown-type", f"has {unknown[0][:100]!r}, which is no type of change")
+    return types

@@ -1,0 +1,91 @@
+"""Exports: whole price lists as files."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import StreamingResponse
+
+from app.dependencies import At, BookQuery, Connections, KnownSeq, RequestPlace
+from app.errors import InvalidRequest, UnknownBook, UnknownSeq, UpgradeRequired
+from app.problems import responses
+from app.routers.caching import IMMUTABLE
+from app.routers.files import CSV, NDJSON, FileRoute
+from app.routers.headers import CACHE_CONTROL, CONTENT_DISPOSITION, SEQ
+from app.schemas import examples
+from app.services import exports
+from app.services.exports import Format
+from app.traffic import Place
+
+_FILES = {
+    Format.CSV: (f"{CSV}; charset=utf-8; header=present", "{book}-{seq}.csv"),
+    Format.NDJSON: (NDJSON, "{book}-{seq}.ndjson"),
+    Format.SNAPSHOT: (NDJSON, "{book}-{seq}-snapshot.ndjson"),
+}
+
+
+router = APIRouter(tags=["price lists"], route_class=FileRoute)
+
+
+@router.get(
+    "/export",
+    summary="A whole price list",
+    response_class=StreamingResponse,
+    responses={
+        **responses(UnknownBook, UnknownSeq, InvalidRequest, UpgradeRequired),
+        200: {
+            "description": "The file. One that ends in a cut connection is not whole.",
+            "content": {
+                CSV: {"schema": {"type": "string"}, "example": examples.EXPORT_CSV},
+                NDJSON: {
+                    "schema": {"type": "string"},
+                    "examples": {
+                        "ndjson": {"summary": "A line of the list", "value": examples.EXPORT_NDJSON},
+                        "snapshot": {"summary": "A line of a snapshot", "value": examples.EXPORT_SNAPSHOT},
+                    },
+                },
+            },
+            "headers": {
+                SEQ: {"description": "The last change taken into account", "schema": {"type": "integer"}},
+            },
+        },
+    },
+)
+async def export(
+    connections: Connections,
+    place: RequestPlace,
+    request: Request,
+    form: Annotated[
+        Format,
+        Query(alias="format", description="The list as `csv` or `ndjson`; `snapshot`: items with all their documents"),
+    ] = Format.CSV,
+    book: BookQuery = "default",
+    at: Annotated[At, Query(description="Only rows that answer at this instant; default: those of all times")] = None,
+    known_seq: KnownSeq = None,
+) -> Response:
+    """Streamed from one consistent state of knowledge, whose seq is in the header `Pricebook-Seq`.
+
+    The list has a line for each price row in force of each item that is not archived, past and scheduled ones
+    included; an import reads it back. A snapshot has a line for each item: its document, and those of its price rows in
+    force, as the feed has them. Pinned with `known_seq`, the answer never changes.
+    """
+    if request.scope["http_version"] == "1.0":
+        raise UpgradeRequired(
+            "An export is sent in chunks, and HTTP/1.0 has none. Ask by HTTP/1.1, and let a proxy on the way do so "
+            "(nginx: proxy_http_version 1.1)."
+        )
+    begun = await exports.begin(connections, form, book=book, at=at, known_seq=known_seq)
+    media_type, name = _FILES[form]
+    headers = {
+        SEQ: str(begun.known_seq),
+        CONTENT_DISPOSITION: f'attachment; filename="{name.format(book=book, seq=begun.known_seq)}"',
+        CACHE_CONTROL: IMMUTABLE if known_seq is not None else "no-store",
+    }
+    return StreamingResponse(_sent(begun.chunks, place), headers=headers, media_type=media_type)
+
+
+async def _sent(chunks: AsyncIterator[bytes], place: Place) -> AsyncIterator[bytes]:
+    # The answer is there with its head and first batch; how long the rest takes is a matter of its size and the client.
+    with place.waiting():
+        async for chunk in chunks:
+            yield chunk

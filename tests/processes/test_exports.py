@@ -1,0 +1,116 @@
+"""Exports as a client sees them over the network: it may be slow, go away, and be told that a file is not whole."""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy.engine import URL
+
+from app.migrations import migrate
+from tests.conftest import make_settings
+from tests.support import postgres
+from tests.support.processes import SECRET, Service, running
+
+ITEMS = 4_000
+# Longer than what sockets hold: the server has to wait for a client that does not read.
+FILL = """
+    SET session_replication_role = replica;
+    INSERT INTO items (sku, name, description, unit, tax_category, attributes, version, created_at, updated_at)
+    SELECT 'S-' || number, 'Item ' || number, repeat('long ', 790), 'C62', 'S', '{}', 1, now(), now()
+    FROM generate_series(1, 4000) AS number;
+    INSERT INTO changes (seq, at, actor, type, item_id, after)
+    SELECT 1 + row_number() OVER (ORDER BY id), now(), 'test', 'item.created', id, to_jsonb(items) FROM items;
+    INSERT INTO price_rows (item_id, book_id, amount, per, min_quantity, tax_included, valid_from, seq, recorded_at,
+                            recorded_by)
+    SELECT item_id, 1, 1, 1, 1, false, now(), seq, at, 'test' FROM changes WHERE item_id IS NOT NULL;
+    UPDATE ledger SET seq = 4001, recorded_at = now();
+"""
+
+
+@contextmanager
+def serving(fresh_url: URL, directory: Path, **settings: object) -> Iterator[Service]:
+    """A service with a list of some 16 MB and a single connection for reads."""
+    asyncio.run(migrate(make_settings(fresh_url, serving_role=postgres.SERVING_ROLE)))
+    postgres.execute(fresh_url, FILL)
+    url = postgres.text(postgres.as_serving_role(fresh_url))
+    with running(
+        "serve", directory, database_url=url, secret_key=SECRET, database_pool_size=1, drain_seconds=0, **settings
+    ) as service:
+        yield service
+
+
+def metric(service: Service, series: str) -> float:
+    text = httpx2.get(f"{service.admin}/metrics").text
+    (value,) = re.findall(rf"^{re.escape(series)} (.*)$", text, re.MULTILINE)
+    return float(value)
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
+def test_a_slow_client_holds_no_connection_and_gets_a_whole_file(fresh_url: URL, tmp_path: Path, kind: str) -> None:
+    with serving(fresh_url, tmp_path, server=kind) as service:
+        asked_at = time.monotonic()
+        with httpx2.stream("GET", f"{service.api}/v1/export", params={"format": "ndjson"}, timeout=30) as answer:
+            content = answer.iter_raw(65536)
+            begun = next(content)
+            sleeps_at = time.monotonic()
+            # The client sleeps, and others are served by the only connection.
+            for _ in range(20):
+                assert httpx2.get(f"{service.api}/v1/items", params={"limit": 1}, timeout=30).status_code == 200
+            assert metric(service, "pricebook_requests_in_flight") == 1
+            slept = time.monotonic() - sleeps_at
+            lines = (begun + b"".join(content)).splitlines()
+        assert len(lines) == ITEMS
+        assert json.loads(lines[-1])["sku"] == f"S-{ITEMS}"
+        # A client that takes its time does not make a slow answer.
+        took = time.monotonic() - asked_at
+        wait_for(lambda: metric(service, "pricebook_requests_in_flight") == 0)
+        series = '{handler="/v1/export",method="GET",status="200"}'
+        assert metric(service, f"http_request_duration_seconds_count{series}") == 1
+        assert metric(service, f"http_request_duration_seconds_sum{series}") + slept <= took
+
+
+@pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
+def test_a_client_that_goes_away_ends_the_work(fresh_url: URL, tmp_path: Path, kind: str) -> None:
+    with serving(fresh_url, tmp_path, server=kind) as service:
+        with httpx2.stream("GET", f"{service.api}/v1/export", timeout=30) as answer:
+            content = answer.iter_raw()
+            next(content)
+            assert metric(service, "pricebook_requests_in_flight") == 1
+        wait_for(lambda: metric(service, "pricebook_requests_in_flight") == 0)
+        assert "request failed" not in service.log.read_text()
+
+
+@pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
+@pytest.mark.parametrize("form", ["csv", "snapshot"])
+def test_a_database_that_goes_away_cuts_the_file_off(fresh_url: URL, tmp_path: Path, kind: str, form: str) -> None:
+    with serving(fresh_url, tmp_path, server=kind) as service:
+        with httpx2.stream("GET", f"{service.api}/v1/export", params={"format": form}, timeout=30) as answer:
+            assert answer.status_code == 200
+            content = answer.iter_raw()
+            next(content)
+            postgres.execute(
+                fresh_url,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            )
+            with pytest.raises(httpx2.RemoteProtocolError):
+                for _ in content:
+                    pass
+        # Said once, with its cause; and it counts as a failure, although its head said 200.
+        wait_for(lambda: metric(service, 'pricebook_request_seconds_count{outcome="failed"}') == 1)
+        assert service.log.read_text().count('"request failed"') == 1
+        assert httpx2.get(f"{service.api}/v1/export", params={"format": form}, timeout=30).status_code == 200
