@@ -105,19 +105,19 @@ class Copy:
                 prices += len(entry["prices"])
         return Counts(items, prices)
 
-    def apply(self, changes: Iterable[Mapping[str, Any]]) -> None:
+    def apply(self, changes: Iterable[Mapping[str, Any]], *, after: int) -> None:
         """Take over the changes that follow, all or none.
 
-        :raises CopyError: if one is missing or comes twice.
+        :param after: the copy's seq when they were asked for.
+        :raises CopyError: if one is missing or comes twice, or another process has moved the copy on meanwhile.
         """
         changes = list(changes)
         if not changes:
             return
-        before = self.seq
-        for expected, change in enumerate(changes, (before or 0) + 1):
+        for expected, change in enumerate(changes, after + 1):
             if change["seq"] != expected:
                 raise CopyError(f"The feed goes on with change {change['seq']} where {expected} should be.")
-        with self._writing(before, changes[-1]["seq"]):
+        with self._writing(after, changes[-1]["seq"]):
             for change in changes:
                 self._apply(change)
 

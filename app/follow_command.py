@@ -153,7 +153,7 @@ def _poll(service: Service, copy: Copy, report: Report, *, wait: int) -> bool:
             raise FollowError(_set_back(copy, error)) from None
         raise
     changes = page["changes"]
-    copy.apply(changes)
+    copy.apply(changes, after=after)
     if changes:
         words = f"At seq {copy.seq} of {page['head']}: {len(changes):,} changes"
         report.say(words, "changes", seq=copy.seq, changes=len(changes), head=page["head"])

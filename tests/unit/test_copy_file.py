@@ -41,7 +41,7 @@ def test_a_snapshot_comes_back_as_it_was(copy: Copy) -> None:
 @pytest.mark.parametrize("seqs", [(44,), (42,), (43, 45), (43, 43), (43, 44, 44)])
 def test_changes_without_their_order_are_refused_and_none_is_taken(copy: Copy, seqs: tuple[int, ...]) -> None:
     with pytest.raises(CopyError, match="The feed goes on with change"):
-        copy.apply([change(seq, "item.updated", ITEM, {**ITEM, "name": "Other"}) for seq in seqs])
+        copy.apply([change(seq, "item.updated", ITEM, {**ITEM, "name": "Other"}) for seq in seqs], after=42)
     assert copy.seq == 42
     assert lines(copy) == [LINE + b"\n"]
 
@@ -54,13 +54,22 @@ def test_changes_are_taken(copy: Copy) -> None:
         change(44, "price.recorded", ROW, corrected),
         change(45, "price.recorded", None, {**corrected, "id": "another", "book": "another"}),
         change(46, "book.updated", {"key": "default"}, {"key": "default"}),
-    ])  # fmt: skip
+    ], after=42)  # fmt: skip
     assert copy.seq == 46
     (line,) = lines(copy)
     assert json.loads(line) == {"item": renamed, "prices": [corrected]}
-    copy.apply([change(47, "price.voided", corrected, {**corrected, "void": True})])
+    copy.apply([change(47, "price.voided", corrected, {**corrected, "void": True})], after=46)
     (line,) = lines(copy)
     assert json.loads(line) == {"item": renamed, "prices": []}
+
+
+def test_a_copy_that_another_process_moved_on_is_left_alone(copy: Copy) -> None:
+    renamed = change(43, "item.updated", ITEM, {**ITEM, "name": "Other"})
+    with Copy(copy.path, "default") as other:
+        other.apply([renamed], after=42)
+    with pytest.raises(CopyError, match="Another process writes"):
+        copy.apply([renamed], after=42)
+    assert copy.seq == 43
 
 
 def test_half_a_snapshot_is_none(copy: Copy) -> None:
@@ -76,7 +85,7 @@ def test_half_a_snapshot_is_none(copy: Copy) -> None:
 
 def test_reading_sees_one_moment_while_another_writes(copy: Copy) -> None:
     with Copy(copy.path, "default") as reader, reader.snapshot() as (seq, found):
-        copy.apply([change(43, "item.updated", ITEM, {**ITEM, "name": "Other"})])
+        copy.apply([change(43, "item.updated", ITEM, {**ITEM, "name": "Other"})], after=42)
         assert seq == 42
         assert list(found) == [LINE + b"\n"]
 
