@@ -170,7 +170,7 @@ async def test_of_two_processes_one_works_at_a_time(own_url: URL, monkeypatch: p
         at_work -= 1
         return True
 
-    monkeypatch.setattr(housekeeping, "_jobs", lambda _: {"count": job})
+    monkeypatch.setattr(housekeeping, "jobs", lambda _: {"count": job})
     monkeypatch.setattr(housekeeping, "_BETWEEN_SECONDS", 0.001)
     async with (
         client_of(own_app(own_url, housekeeping_seconds=0.01)),
@@ -188,7 +188,7 @@ async def test_writers_get_their_turn_between_two_pieces_of_work(own_url: URL, m
         turns += 1
         return True
 
-    monkeypatch.setattr(housekeeping, "_jobs", lambda _: {"count": job})
+    monkeypatch.setattr(housekeeping, "jobs", lambda _: {"count": job})
     monkeypatch.setattr(housekeeping, "_BETWEEN_SECONDS", 3600)
     async with client_of(own_app(own_url, housekeeping_seconds=0.01)):
         await until(lambda: turns > 0)

@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import asyncpg
 import httpx2
+import pytest
+from fastapi import FastAPI
 
 CSV = {"content-type": "text/csv"}
 _BATCH = b"".join(b"A-%d,Article,%s,1.50,19\n" % (number, b"x" * 1_500) for number in range(1_000))
@@ -14,6 +16,14 @@ _TERMINATE = """
     SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
     WHERE datname = current_database() AND application_name = 'pricebook'
 """
+
+
+@pytest.fixture(autouse=True)
+async def _living_connections(app: FastAPI) -> AsyncIterator[None]:
+    """Other tests share the pools: leave them without connections that have ended."""
+    yield
+    for engine in (app.state.database.reader, app.state.database.writer, app.state.database.importer):
+        await engine.dispose()
 
 
 async def _file(between: Callable[[], Awaitable[object]] | None = None) -> AsyncIterator[bytes]:

@@ -27,17 +27,18 @@ async def compare(connection: asyncpg.Connection, fleet: Fleet, consumers: Seque
             answer = await client.get(f"{server.address}/v1/changes", params={"after": after, "limit": _PAGE})
             answer.raise_for_status()
             changes = answer.json()["changes"]
-            if len(changes) != len(rows):
+            # A page of large documents ends before its limit.
+            if not changes or len(changes) > len(rows):
                 record.violation(f"the feed has {len(changes)} changes after {after}, the table {len(rows)}")
                 return
-            for row, change in zip(rows, changes, strict=True):
+            for row, change in zip(rows, changes, strict=False):
                 if not _agrees(row, change):
                     record.violation(f"the feed has {change}, the table {dict(row)}")
                 for consumer in consumers:
                     mine = consumer.digests[change["seq"] - 1 : change["seq"]]
                     if mine != [digest(change)]:
                         record.violation(f"{consumer.name} received something else as change {change['seq']}")
-            after = rows[-1]["seq"]
+            after = changes[-1]["seq"]
 
 
 def _agrees(row: asyncpg.Record, change: dict[str, Any]) -> bool:
