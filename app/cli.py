@@ -3,26 +3,17 @@
 import asyncio
 import secrets
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
 import typer
-from pydantic import SecretStr
 
-from app import migrations
-from app.embedded import EmbeddedPostgresError, embedded_postgres
-from app.observability import logs
-from app.settings import Settings, SettingsError, load_settings
+from app.failure import Failure
 
 # Every command pays for what is imported here, and each new pod for the migration that has nothing to do: what one
 # command alone needs is imported there.
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
-
-_DATA = Path(".data")
-_EMBEDDED = SecretStr("postgresql+asyncpg://embedded/pricebook")
-"""Stands for the embedded server's URL in the settings until that server runs."""
 
 
 @cli.callback()
@@ -34,6 +25,7 @@ def _pricebook() -> None:
 def serve() -> None:
     """Serve the API and the admin port."""
     from app import server
+    from app.settings import load_settings
 
     server.serve(load_settings())
 
@@ -44,63 +36,20 @@ def dev() -> None:
 
     DATABASE_URL replaces the embedded PostgreSQL, whose data stays in .data.
     """
-    from app import server
+    from app import development
 
     # Ends like Ctrl-C does, so that the embedded PostgreSQL stops too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    defaults: dict[str, object] = {
-        "host": "127.0.0.1",
-        "admin_host": "127.0.0.1",
-        "log_format": "console",
-        "secret_key": _development_secret(),
-        "migration_wait_seconds": 10,
-        "drain_seconds": 0,
-    }
-    settings = load_settings(**defaults, database_url=_EMBEDDED)
-    logs.configure(settings)
-    with server.claim_ports(settings) as listener:
-        if settings.database_url == _EMBEDDED:
-            with embedded_postgres(_DATA / "postgres") as url:
-                _develop(load_settings(**defaults, database_url=url), listener)
-        else:
-            _develop(settings, listener)
-
-
-def _development_secret() -> str:
-    file = _DATA / "secret_key"
-    if not file.exists():
-        _DATA.mkdir(exist_ok=True)
-        file.touch(mode=0o600)
-        file.write_text(secrets.token_urlsafe(48))
-    return file.read_text()
-
-
-def _develop(settings: Settings, listener: socket.socket) -> None:
-    from app import server
-
-    asyncio.run(migrations.migrate(settings))
-    api = f"http://{settings.host}:{settings.port}"
-    admin = f"http://{settings.admin_host}:{settings.admin_port}"
-    typer.echo(
-        f"""
-Pricebook            {api}
-Documentation        {api}/docs
-Metrics and probes   {admin}/metrics  {admin}/readyz
-No keys are asked for: anyone on this machine can read and write. Ctrl-C stops everything.
-
-Try it in another terminal:
-
-curl -X POST {api}/items/ -H 'content-type: application/json' -d '{{"name":"Foo","price":35.4,"tax":3.2}}'
-curl {api}/items/
-"""
-    )
-    server.serve_with_uvicorn(settings.model_copy(update={"server": "uvicorn"}), listener)
-    typer.echo("Stopped.")
+    development.run()
 
 
 @cli.command()
 def migrate() -> None:
     """Bring the database's schema to this version. Safe to run from several places at once."""
+    from app import migrations
+    from app.observability import logs
+    from app.settings import load_settings
+
     settings = load_settings(secret_key=secrets.token_urlsafe(48))
     logs.configure(settings)
     revision = asyncio.run(migrations.migrate(settings))
@@ -111,6 +60,7 @@ def migrate() -> None:
 def check() -> None:
     """Say whether the settings and the database are fit to serve."""
     from app.checks import run_checks
+    from app.settings import load_settings
 
     async def show() -> bool:
         passed = True
@@ -293,7 +243,5 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
         cli()
-    except SettingsError as error:
-        _fail(f"The settings are not right:\n{error}")
-    except (migrations.MigrationError, EmbeddedPostgresError) as error:
-        _fail(str(error))
+    except Failure as error:
+        _fail(f"{error.heading}{error}")

@@ -14,10 +14,12 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from app.failure import Failure
+
 _STARTING = Path(tempfile.gettempdir()) / f"pricebook-embedded-postgres-{os.geteuid()}.lock"
 
 
-class EmbeddedPostgresError(Exception):
+class EmbeddedPostgresError(Failure):
     """The embedded PostgreSQL cannot run here; the message says what to do."""
 
 

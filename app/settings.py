@@ -12,10 +12,13 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from app import instants, money
+from app.failure import Failure
 
 
-class SettingsError(Exception):
+class SettingsError(Failure):
     """Settings are missing or wrong. The message names each variable and never shows a secret."""
+
+    heading = "The settings are not right:\n"
 
 
 class Settings(BaseSettings):

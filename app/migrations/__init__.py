@@ -20,6 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from app.database import DATABASE_ERRORS, explain, first_line, sqlstate
+from app.failure import Failure
 from app.settings import Settings
 
 logger = structlog.get_logger(__name__)
@@ -53,7 +54,7 @@ _GRANTS = {
 }
 
 
-class MigrationError(Exception):
+class MigrationError(Failure):
     """The migration could not run; the message says what to do."""
 
 

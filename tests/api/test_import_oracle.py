@@ -1,6 +1,6 @@
 """Random ledgers and random price lists, through HTTP, against a second opinion on what every row does.
 
-``IMPORT_ORACLE_CASES`` (80) and ``IMPORT_ORACLE_SEED`` (1) make longer and other runs; a failure names its seed.
+``IMPORT_ORACLE_CASES`` (40) and ``IMPORT_ORACLE_SEED`` (1) make longer and other runs; a failure names its seed.
 """
 
 import os
@@ -22,7 +22,7 @@ from tests.support.import_oracle import Item, NewItem, Plan, Price, Terms
 Client = httpx2.AsyncClient
 JSON = dict[str, Any]
 
-CASES = int(os.environ.get("IMPORT_ORACLE_CASES", "80"))
+CASES = int(os.environ.get("IMPORT_ORACLE_CASES", "40"))
 SEED = int(os.environ.get("IMPORT_ORACLE_SEED", "1"))
 PARTS = 4
 
