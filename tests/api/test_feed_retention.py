@@ -166,8 +166,11 @@ async def test_of_two_processes_one_works_at_a_time(own_url: URL, monkeypatch: p
         at_work += 1
         turns += 1
         most = max(most, at_work)
-        await asyncio.sleep(0.05)
-        at_work -= 1
+        try:
+            await asyncio.sleep(0.05)
+        finally:
+            # Also when the process stops at its work: the lock is given back after this.
+            at_work -= 1
         return True
 
     monkeypatch.setattr(housekeeping, "jobs", lambda _: {"count": job})
