@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
 
+from app.access import ANONYMOUS, Caller
 from app.database import Database, ReadSession, WriteSession
 from app.errors import UnknownItem
 from app.feed import Feed
@@ -13,8 +14,6 @@ from app.pagination import Cursors
 from app.schemas.base import BookKey, Moment, Quantity
 from app.services.import_uploads import Limits
 from app.traffic import Place
-
-ANONYMOUS = "anonymous"
 
 # Coroutines, even where nothing is awaited: FastAPI would send a plain function to a thread and back.
 
@@ -43,8 +42,16 @@ Reading = Annotated[ReadSession, Depends(_read_session, scope="function")]
 Writing = Annotated[WriteSession, Depends(_write_session, scope="function")]
 
 
-async def _actor() -> str:
-    return ANONYMOUS
+async def _caller(request: Request) -> Caller:
+    caller: Caller = request.scope.get(Caller.SCOPE_KEY, ANONYMOUS)
+    return caller
+
+
+RequestCaller = Annotated[Caller, Depends(_caller)]
+
+
+async def _actor(caller: RequestCaller) -> str:
+    return caller.name
 
 
 Actor = Annotated[str, Depends(_actor)]

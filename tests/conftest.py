@@ -20,6 +20,7 @@ from tests.support import postgres
 
 CLEAR = """
     SET session_replication_role = replica;  -- keeps the triggers quiet that guard the history
+    DELETE FROM api_keys; DELETE FROM stored_answers;
     DELETE FROM import_rows; DELETE FROM import_staging; DELETE FROM imports;
     DELETE FROM price_retirements; DELETE FROM price_rows; DELETE FROM items; DELETE FROM changes WHERE seq > 1;
     DELETE FROM books WHERE key <> 'default';

@@ -51,6 +51,8 @@ _GRANTS = {
     "imports": "SELECT, INSERT, UPDATE, DELETE",
     "import_staging": "SELECT, INSERT, DELETE, MAINTAIN",
     "import_rows": "SELECT, INSERT, DELETE, MAINTAIN",
+    "api_keys": "SELECT, INSERT, UPDATE",
+    "stored_answers": "SELECT, INSERT, DELETE",
 }
 
 

@@ -1,8 +1,10 @@
 """Tables, and named selectables over them. Nothing here runs a statement."""
 
+from app.models.api_key import ApiKey
 from app.models.base import Base
 from app.models.book import DEFAULT_BOOK, Book
 from app.models.change import Change, ChangeType, Ledger
+from app.models.idempotency import StoredAnswer
 from app.models.import_run import STAGING, ImportRecord, PlannedRow
 from app.models.item import Item, ItemKey
 from app.models.price import PriceRetirement, PriceRow
@@ -10,6 +12,7 @@ from app.models.price import PriceRetirement, PriceRow
 __all__ = [
     "DEFAULT_BOOK",
     "STAGING",
+    "ApiKey",
     "Base",
     "Book",
     "Change",
@@ -21,4 +24,5 @@ __all__ = [
     "PlannedRow",
     "PriceRetirement",
     "PriceRow",
+    "StoredAnswer",
 ]

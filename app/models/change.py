@@ -37,6 +37,8 @@ class Ledger(Base):
     seq: Mapped[int] = mapped_column(BigInteger)
     recorded_at: Mapped[Instant]
     feed_floor: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    access_version: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    """Raised by every change to a key of the API. Such changes take no seq."""
 
 
 class Change(Base):
