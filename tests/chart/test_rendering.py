@@ -182,8 +182,24 @@ def test_a_changed_setting_or_password_replaces_the_pods() -> None:
 
 def test_a_key_made_before() -> None:
     objects = example("gitops")
-    assert variables(objects)[0]["SECRET_KEY"] == ("pricebook-keys", "cursor-key")
+    serve, migrate = variables(objects)
+    assert serve["SECRET_KEY"] == ("pricebook-keys", "cursor-key")
+    assert serve["SECRET_KEY_PREVIOUS"] == ("pricebook-keys", "secret-key-previous")
+    assert serve["ADMIN_KEY"] == ("pricebook-keys", "admin-key")
+    assert not {"SECRET_KEY", "SECRET_KEY_PREVIOUS", "ADMIN_KEY"} & migrate.keys()
     assert chart.of_kind(objects, "Secret") == []
+
+
+def test_the_admin_key_is_generated_beside_the_secret_key_or_another_secret_of_yours_or_left_out() -> None:
+    objects = chart.render()
+    assert set(chart.one(objects, "Secret", NAME)["data"]) == {"secret-key", "admin-key"}
+    assert variables(objects)[0]["ADMIN_KEY"] == (NAME, "admin-key")
+    objects = chart.render({"adminKey": {"existingSecret": "root", "key": "token"}})
+    assert set(chart.one(objects, "Secret", NAME)["data"]) == {"secret-key"}
+    assert variables(objects)[0]["ADMIN_KEY"] == ("root", "token")
+    objects = chart.render({"adminKey": {"enabled": False}})
+    assert set(chart.one(objects, "Secret", NAME)["data"]) == {"secret-key"}
+    assert "ADMIN_KEY" not in variables(objects)[0]
 
 
 def test_tracing_by_the_standard_variables() -> None:
@@ -510,7 +526,8 @@ def notes(values: chart.Object) -> str:
 def test_notes_lead_to_a_first_answer() -> None:
     text = notes({"service": {"port": 8080}})
     assert f"kubectl --namespace {chart.NAMESPACE} port-forward service/{NAME} 8000:8080\n" in text
-    assert "curl http://127.0.0.1:8000/items/\n" in text
+    assert 'curl http://127.0.0.1:8000/items/ -H "Authorization: Bearer $PRICEBOOK_KEY"\n' in text
+    assert f"PRICEBOOK_KEY=$(kubectl --namespace {chart.NAMESPACE} get secret {NAME} " in text
     assert f"helm --namespace {chart.NAMESPACE} test {chart.RELEASE} --logs\n" in text
 
 
@@ -525,8 +542,21 @@ def test_notes_lead_to_a_first_answer() -> None:
 )
 def test_notes_warn_of_what_is_not_for_production(path: str, warnings: set[str]) -> None:
     text = notes(chart.example(Path(chart.CHART / "ci" / f"{path}-values.yaml"))).lower()
-    assert "no authentication yet" in text
     assert {word for word in ("trials", "generated", "as few as one pod") if word in text} == warnings
+    assert ("take care" in text) == bool(warnings)
+
+
+def test_notes_ask_for_no_key_where_none_is_needed() -> None:
+    text = notes({"config": {"authRequired": False}})
+    assert "curl http://127.0.0.1:8000/items/\n" in text
+    assert "PRICEBOOK_KEY" not in text
+    assert "whoever reaches the Service can read and write" in text
+
+
+def test_notes_do_not_lead_to_an_admin_key_that_is_not_accepted() -> None:
+    text = notes({"adminKey": {"enabled": False}})
+    assert "get secret" not in text
+    assert "only keys that are in the database already are accepted" in text
 
 
 @examples

@@ -15,6 +15,7 @@ import asyncio
 import collections
 import json
 import math
+import os
 import random
 import sys
 import time
@@ -122,6 +123,8 @@ class Load:
         self.options = options
         self.account = Account()
         self.until = time.monotonic() + options.seconds
+        key = os.environ.get("PRICEBOOK_KEY")
+        self.head = f"Host: {options.host}\r\n" + (f"Authorization: Bearer {key}\r\n" if key else "")
 
     def running(self) -> bool:
         """Whether to go on."""
@@ -130,14 +133,14 @@ class Load:
     def read(self) -> bytes:
         """A request that reads one of the paths."""
         path = random.choice(self.options.path)  # noqa: S311 - a mix, not a secret
-        return f"GET {path} HTTP/1.1\r\nHost: {self.options.host}\r\n\r\n".encode()
+        return f"GET {path} HTTP/1.1\r\n{self.head}\r\n".encode()
 
     def write(self) -> bytes:
         """A request that records a price."""
         amount = f"{random.randint(100, 99_999) / 100:.2f}"  # noqa: S311 - as above
         body = json.dumps({"amount": amount, "tax_rate": "19"}).encode()
         head = (
-            f"POST {self.options.write_path} HTTP/1.1\r\nHost: {self.options.host}\r\n"
+            f"POST {self.options.write_path} HTTP/1.1\r\n{self.head}"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         return head.encode() + body
@@ -157,6 +160,9 @@ class Load:
             self.account.shed += 1
         elif answer.status >= 500:
             self.account.statuses[answer.status] -= 1
+            self.account.failures[answer.reason()] += 1
+        elif answer.status in (401, 403):
+            # With a key that is good all the time, that is as wrong as no answer.
             self.account.failures[answer.reason()] += 1
         if answer.status == 201:
             self.account.written += 1

@@ -28,6 +28,12 @@ def pod(
         "command": command,
         "securityContext": RESTRICTED,
         "volumeMounts": mounts,
+        "env": [
+            {
+                "name": "PRICEBOOK_KEY",
+                "valueFrom": {"secretKeyRef": {"name": "pricebook", "key": "admin-key", "optional": True}},
+            }
+        ],
         "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}, "limits": {"memory": "512Mi"}},
     }
     spec: dict[str, Any] = {

@@ -1,5 +1,6 @@
 """One Helm release of the chart in a namespace, with the bundled database unless values say otherwise."""
 
+import base64
 import json
 import time
 from dataclasses import dataclass
@@ -73,10 +74,15 @@ class Release:
             return str(error)
         raise AssertionError("the upgrade succeeded")
 
+    def authorization(self) -> dict[str, str]:
+        """The header with the admin key that the chart made."""
+        key = base64.b64decode(self.ns.get("secret", NAME)["data"]["admin-key"]).decode()
+        return {"Authorization": f"Bearer {key}"}
+
     def create_item(self) -> None:
         """Create the item that the load asks for."""
         with self.ns.forwarded("service/pricebook", 80) as url:
-            done = httpx2.post(f"{url}/v1/items", json=_ITEM)
+            done = httpx2.post(f"{url}/v1/items", json=_ITEM, headers=self.authorization())
         assert done.status_code == 201, done.text
 
     def answers(self) -> bool:

@@ -38,7 +38,7 @@ def import_list(release: Release, number: int) -> None:
             f"{url}/v1/imports",
             params={"mode": "apply"},
             content=f"sku,name,amount\n{rows}",
-            headers={"Content-Type": "text/csv"},
+            headers={"Content-Type": "text/csv"} | release.authorization(),
             timeout=60,
         )
     assert done.status_code == 201, done.text

@@ -28,13 +28,14 @@ def release() -> Iterator[Release]:
 def commands_of_notes(notes: str) -> list[str]:
     """The lines of NOTES that are meant to be pasted."""
     lines = [line.strip() for line in re.sub(r"\\\n\s*", "", notes).splitlines() if line.startswith("  ")]
-    return [line for line in lines if line.split(" ")[0] in {"kubectl", "curl", "helm"}]
+    return [line for line in lines if line.split(" ")[0] in {"kubectl", "curl", "helm", "export"}]
 
 
 def paste(commands: list[str]) -> dict[str, str]:
     """Run commands as a person would: the port-forward in a terminal of its own. Gives what the others printed."""
     outputs = {}
     terminals = []
+    exports = ""
     try:
         for command in commands:
             if "port-forward" in command:
@@ -42,8 +43,10 @@ def paste(commands: list[str]) -> dict[str, str]:
                 terminals.append(terminal)
                 assert terminal.stdout is not None
                 assert "Forwarding" in terminal.stdout.readline(), command
+            elif command.startswith("export "):
+                exports += f"{command}\n"
             else:
-                outputs[command] = run("bash", "-c", command)
+                outputs[command] = run("bash", "-c", exports + command)
     finally:
         for terminal in terminals:
             terminal.terminate()
@@ -68,6 +71,8 @@ def test_what_the_notes_say_works_when_pasted(release: Release, report: Report) 
     outputs = paste(commands)
     [listed] = [output for command, output in outputs.items() if command.startswith("curl") and "POST" not in command]
     assert json.loads(listed)[0]["name"] == "Foo"
+    [made] = [output for command, output in outputs.items() if "/v1/keys" in command]
+    assert json.loads(made)["key"].startswith("pb_")
     assert any("Succeeded" in output for command, output in outputs.items() if command.startswith("helm"))
     report.row("NOTES pasted", f"its {len(commands)} commands, `helm test` among them", f"`{listed.strip()}`")
 

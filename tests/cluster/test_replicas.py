@@ -23,10 +23,14 @@ def test_a_write_through_one_is_read_through_the_other(images: Images, report: R
         urls = [stack.enter_context(ns.forwarded(f"pod/{name}", 8000)) for name in release.ready()]
         assert len(urls) == 2
         before = release.seq()
+        key = release.authorization()
 
         def write_and_read(writer: int) -> int:
             stale = 0
-            with httpx2.Client(base_url=urls[writer]) as here, httpx2.Client(base_url=urls[1 - writer]) as there:
+            with (
+                httpx2.Client(base_url=urls[writer], headers=key) as here,
+                httpx2.Client(base_url=urls[1 - writer], headers=key) as there,
+            ):
                 item = {"sku": f"TWO-{writer}", "name": "Two replicas", "price": {"amount": "1.00", "tax_rate": "19"}}
                 assert here.post("/v1/items", json=item).status_code == 201
                 for number in range(WRITES):

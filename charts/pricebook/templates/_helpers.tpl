@@ -147,6 +147,29 @@ Call with (dict "root" $ "secret" "name" "key" "key" ["given" "value"]).
 {{- .Values.secretKey.existingSecret | default (include "pricebook.fullname" .) -}}
 {{- end -}}
 
+{{- define "pricebook.adminKeySecret" -}}
+{{- .Values.adminKey.existingSecret | default (include "pricebook.secretKeySecret" .) -}}
+{{- end -}}
+
+{{/* Not empty if the admin key is generated, along with the secret key. */}}
+{{- define "pricebook.generatesAdminKey" -}}
+{{- if and .Values.adminKey.enabled (not .Values.adminKey.existingSecret) (not .Values.secretKey.existingSecret) -}}true{{- end -}}
+{{- end -}}
+
+{{/* The admin key, which may be missing in a Secret that was not made for it. */}}
+{{- define "pricebook.adminKeyEnv" -}}
+{{- if .Values.adminKey.enabled -}}
+- name: ADMIN_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "pricebook.adminKeySecret" . }}
+      key: {{ .Values.adminKey.key }}
+      {{- if not .Values.adminKey.existingSecret }}
+      optional: true
+      {{- end }}
+{{- end -}}
+{{- end -}}
+
 {{/*
 The database
 How serving and migrating reach it, by mode: url (of a Secret), or host, port, user, name and the password's Secret. What
@@ -225,6 +248,15 @@ Call with (dict "root" $ "as" "serve" | "migrate").
     secretKeyRef:
       name: {{ include "pricebook.secretKeySecret" .root }}
       key: {{ .root.Values.secretKey.key }}
+- name: SECRET_KEY_PREVIOUS
+  valueFrom:
+    secretKeyRef:
+      name: {{ include "pricebook.secretKeySecret" .root }}
+      key: {{ .root.Values.secretKey.previousKey }}
+      optional: true
+{{- with include "pricebook.adminKeyEnv" .root }}
+{{ . }}
+{{- end }}
 {{- else if $ways.servingRole }}
 - name: SERVING_ROLE
   value: {{ $ways.servingRole }}

@@ -1,0 +1,114 @@
+"""Faults under load: the database killed and paused, pods killed. What was answered as written is there, once."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.cluster.conftest import Images
+from tests.cluster.kube import CommandFailed, Namespace, eventually, namespace
+from tests.cluster.pods import load
+from tests.cluster.release import DATABASE, STANDARD_LOAD, Release
+from tests.cluster.report import Report
+
+pytestmark = pytest.mark.proof
+
+PAUSE_SECONDS = 15
+KILLS = 3
+
+
+@pytest.fixture(scope="module")
+def release(images: Images) -> Iterator[Release]:
+    with namespace("faults") as ns:
+        release = Release(ns)
+        release.install(images.current)
+        release.create_item()
+        yield release
+
+
+def under_fault(
+    release: Release, images: Images, report: Report, title: str, how: str, fault: Callable[[], str]
+) -> None:
+    """Run the load, do the fault, and wait until the release answers again; then compare the ledger with the load."""
+    before = release.seq()
+    with load(release.ns, images.current, *STANDARD_LOAD, "--shedding-allowed", "--think-seconds=0.5") as account:
+        time.sleep(3)
+        more = fault()
+        began = time.monotonic()
+        eventually(release.answers, seconds=90, every=0.2)
+        recovered = time.monotonic() - began
+        time.sleep(5)
+    written = release.seq() - before
+    # What got no answer may have been written all the same, by one change for each such request at the most.
+    assert account.written <= written <= account.written + account.failed, account.summary
+    assert not any("status 5" in reason for reason in account.failures), account.summary
+    report.row(
+        title,
+        how,
+        f"{account.requests} requests: {account.shed} answered 503 with `Retry-After`, {account.failed} without a "
+        f"whole answer; answering again {recovered:.0f} s after the fault{more}; {account.written} writes answered "
+        f"201, {written} in the ledger",
+    )
+
+
+def database_pod(ns: Namespace) -> str:
+    name: str = ns.pods(DATABASE)[0]["metadata"]["name"]
+    return name
+
+
+def _is_gone(release: Release, name: str) -> bool:
+    return name not in release.ready()
+
+
+def test_the_database_is_killed(release: Release, images: Images, report: Report) -> None:
+    def kill() -> str:
+        ns = release.ns
+        old = ns.get("pod", database_pod(ns))["metadata"]["uid"]
+        ns.kubectl("delete", "pod", database_pod(ns), "--grace-period=0", "--force")
+        eventually(lambda: [pod["metadata"]["uid"] != old for pod in ns.pods(DATABASE)] == [True], seconds=60)
+        ns.kubectl("rollout", "status", "statefulset/pricebook-postgres", "--timeout=60s")
+        return ""
+
+    restarts = release.restarts()
+    under_fault(release, images, report, "database killed", "its pod deleted with `--force`, under load", kill)
+    assert release.restarts() == restarts
+
+
+def test_the_database_is_paused(release: Release, images: Images, report: Report) -> None:
+    def pause() -> str:
+        ns, name = release.ns, database_pod(release.ns)
+
+        def signal_all(sign: str) -> None:
+            # The image's shell is there in the official image and in what stands for it.
+            script = (
+                f"for p in /proc/[0-9]*; do n=${{p#/proc/}}; [ $n -eq $$ ] || [ $n -eq 1 ] || kill -{sign} $n; done"
+            )
+            try:
+                ns.kubectl("exec", name, "--", "sh", "-c", script, seconds=20)
+            except CommandFailed as error:
+                pytest.skip(f"processes of the database cannot be paused here: {error}")
+
+        signal_all("STOP")
+        time.sleep(PAUSE_SECONDS)
+        signal_all("CONT")
+        return f", which lasted {PAUSE_SECONDS} s"
+
+    restarts = release.restarts()
+    how = "SIGSTOP to its processes but the first, under load"
+    under_fault(release, images, report, "database paused", how, pause)
+    assert release.restarts() == restarts
+
+
+def test_pods_are_killed(release: Release, images: Images, report: Report) -> None:
+    def kill() -> str:
+        for _ in range(KILLS):
+            release.settled(2)
+            victim = release.ready()[0]
+            release.ns.kubectl("delete", "pod", victim, "--grace-period=0", "--force")
+            eventually(functools.partial(_is_gone, release, victim), seconds=30)
+        release.settled(2)
+        return ""
+
+    how = f"a pod deleted with `--force`, {KILLS} times, under load"
+    under_fault(release, images, report, "pods killed", how, kill)
