@@ -5,6 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import ClassVar
 
+from app.errors import Forbidden
+
 
 class Scope(StrEnum):
     """What a key can allow."""
@@ -34,10 +36,21 @@ class Caller:
     SCOPE_KEY: ClassVar[str] = "pricebook.caller"
     """Where a request's ASGI scope holds it."""
 
+    def need(self, *scopes: Scope) -> None:
+        """Check that it is allowed to.
+
+        :raises Forbidden: if it is not; the message names the scopes that it lacks.
+        """
+        if lacks := [scope for scope in scopes if not self.may(scope)]:
+            raise Forbidden(f"{self.name} lacks {' and '.join(lacks)}. Use a key with that scope, or ask for one.")
+
     def may(self, scope: Scope) -> bool:
         """Whether it is allowed to."""
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
+
+ADMIN = Caller("admin", "admin", frozenset({Scope.ADMIN}))
+"""Whoever sends ``ADMIN_KEY``."""
 
 ANONYMOUS = Caller("anonymous", "anonymous", frozenset(Scope))
 """Everybody, where no keys are asked for."""

@@ -7,7 +7,9 @@ from sqlalchemy import text
 
 from app.database import DATABASE_ERRORS, Database, display_url, explain
 from app.errors import ProblemError
+from app.key_token import KeySecret
 from app.readiness import schema_fault
+from app.services import keys
 from app.settings import Settings
 
 
@@ -38,7 +40,29 @@ async def run_checks(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding(passed=True, line=f"PostgreSQL {name}.")
         fault = await schema_fault(database)
         yield Finding(passed=fault is None, line=fault or "The schema is the one this version needs.")
+        if fault is None:
+            yield await _keys(database, settings)
     except (ProblemError, *DATABASE_ERRORS) as error:
         yield Finding(passed=False, line=explain(error, database.url))
     finally:
         await database.close()
+
+
+async def _keys(database: Database, settings: Settings) -> Finding:
+    """Whether anybody could call the service, and whether a former secret key may go."""
+    if not settings.auth_required:
+        return Finding(
+            passed=True, line="No keys are asked for (AUTH_REQUIRED): whoever reaches the port can do everything."
+        )
+    previous = settings.secret_key_previous
+    async with database.reading() as session:
+        in_force = len(await keys.live(session))
+        resting = await keys.resting_on(session, KeySecret(previous.get_secret_value())) if previous else 0
+    if not in_force and settings.admin_key is None:
+        return Finding(passed=False, line="There are no keys, and no ADMIN_KEY to make some with. Set ADMIN_KEY.")
+    line = f"Keys in force: {in_force}."
+    if resting:
+        line += f" {resting} of them were not used since SECRET_KEY changed: SECRET_KEY_PREVIOUS is still needed."
+    elif previous:
+        line += " None needs SECRET_KEY_PREVIOUS any more."
+    return Finding(passed=True, line=line)

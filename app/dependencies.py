@@ -5,10 +5,11 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
 
-from app.access import ANONYMOUS, Caller
+from app.access import Caller, Scope
 from app.database import Database, ReadSession, WriteSession
 from app.errors import UnknownItem
 from app.feed import Feed
+from app.keyring import KeyRing
 from app.models import ItemKey
 from app.pagination import Cursors
 from app.schemas.base import BookKey, Moment, Quantity
@@ -43,7 +44,7 @@ Writing = Annotated[WriteSession, Depends(_write_session, scope="function")]
 
 
 async def _caller(request: Request) -> Caller:
-    caller: Caller = request.scope.get(Caller.SCOPE_KEY, ANONYMOUS)
+    caller: Caller = request.scope[Caller.SCOPE_KEY]
     return caller
 
 
@@ -56,6 +57,22 @@ async def _actor(caller: RequestCaller) -> str:
 
 Actor = Annotated[str, Depends(_actor)]
 """Who writes, as the ledger records it."""
+
+
+async def _may_correct(caller: RequestCaller) -> bool:
+    return caller.may(Scope.PRICES_CORRECT)
+
+
+MayCorrect = Annotated[bool, Depends(_may_correct)]
+"""Whether the caller may change what was answered in the past."""
+
+
+async def _keys(request: Request) -> KeyRing:
+    keys: KeyRing = request.app.state.keys
+    return keys
+
+
+Keys = Annotated[KeyRing, Depends(_keys)]
 
 
 async def _cursors(request: Request) -> Cursors:

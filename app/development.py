@@ -1,6 +1,7 @@
 """`pricebook dev`: PostgreSQL, its schema and the service on this machine, for local work."""
 
 import asyncio
+import ipaddress
 import secrets
 import socket
 from pathlib import Path
@@ -11,7 +12,7 @@ from pydantic import SecretStr
 from app import migrations, server
 from app.embedded import embedded_postgres
 from app.observability import logs
-from app.settings import Settings, load_settings
+from app.settings import Settings, SettingsError, load_settings
 
 _DATA = Path(".data")
 _EMBEDDED = SecretStr("postgresql+asyncpg://embedded/pricebook")
@@ -25,10 +26,16 @@ def run() -> None:
         "admin_host": "127.0.0.1",
         "log_format": "console",
         "secret_key": _development_secret(),
+        "auth_required": False,
         "migration_wait_seconds": 10,
         "drain_seconds": 0,
     }
     settings = load_settings(**defaults, database_url=_EMBEDDED)
+    if not settings.auth_required and not _is_loopback(settings.host):
+        raise SettingsError(
+            f"HOST: {settings.host} can be reached from elsewhere, and without keys anybody there could write. "
+            "Set AUTH_REQUIRED=true and an ADMIN_KEY, or leave HOST out."
+        )
     logs.configure(settings)
     with server.claim_ports(settings) as listener:
         if settings.database_url == _EMBEDDED:
@@ -36,6 +43,13 @@ def run() -> None:
                 _develop(load_settings(**defaults, database_url=url), listener)
         else:
             _develop(settings, listener)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _development_secret() -> str:
@@ -51,12 +65,16 @@ def _develop(settings: Settings, listener: socket.socket) -> None:
     asyncio.run(migrations.migrate(settings))
     api = f"http://{settings.host}:{settings.port}"
     admin = f"http://{settings.admin_host}:{settings.admin_port}"
+    if settings.auth_required:
+        access = "Every request needs a key (AUTH_REQUIRED), which the commands below leave out."
+    else:
+        access = "No keys are asked for: anyone on this machine can read and write."
     typer.echo(
         f"""
 Pricebook            {api}
 Documentation        {api}/docs
 Metrics and probes   {admin}/metrics  {admin}/readyz
-No keys are asked for: anyone on this machine can read and write. Ctrl-C stops everything.
+{access} Ctrl-C stops everything.
 
 Try it in another terminal:
 

@@ -61,6 +61,22 @@ class MalformedRequest(ProblemError):
     slug, title, status = "malformed-request", "The request cannot be read", 400
 
 
+class Unauthenticated(ProblemError):
+    """The request needs a key: `Authorization: Bearer pb_...`. One that was sent is unknown, expired or revoked."""
+
+    slug, title, status = "unauthenticated", "A key is needed", 401
+
+    def __init__(self, detail: str, *, key_was_sent: bool) -> None:
+        super().__init__(detail)
+        self.key_was_sent = key_was_sent
+
+
+class Forbidden(ProblemError):
+    """The key does not allow this. `detail` names the scopes that it lacks; `/v1/whoami` those that it has."""
+
+    slug, title, status = "forbidden", "The key does not allow this", 403
+
+
 class NotFound(ProblemError):
     """There is nothing at this address."""
 
@@ -89,6 +105,24 @@ class UnknownImport(ProblemError):
     """No import has this id."""
 
     slug, title, status = "unknown-import", "No such import", 404
+
+
+class UnknownKey(ProblemError):
+    """No key has this id."""
+
+    slug, title, status = "unknown-key", "No such key", 404
+
+
+class DuplicateKeyName(ProblemError):
+    """Another key has this name and is not revoked. Names tell in the ledger who wrote what."""
+
+    slug, title, status = "duplicate-key-name", "The name is taken", 409
+
+
+class TooManyKeys(ProblemError):
+    """As many keys are in force as the service keeps. Revoke those that nobody uses any more."""
+
+    slug, title, status = "too-many-keys", "There are too many keys", 409
 
 
 class NoPrice(ProblemError):

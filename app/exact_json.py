@@ -13,10 +13,13 @@ from typing import Any, ClassVar
 import msgspec
 from fastapi import Request, Response
 from fastapi.dependencies.utils import get_flat_params
-from fastapi.params import Query
+from fastapi.params import Query, Security
 from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 
+from app.access import Caller, Scope
 from app.errors import FieldError, InvalidRequest, NotAcceptable, UnsupportedMediaType
+from app.keyring import KeyRing
 
 
 class UnusableNumber:
@@ -94,22 +97,60 @@ class _ExactRequest(Request):
         return loads(await self.body())
 
 
-class ExactJsonRoute(APIRoute):
-    """A route that parses bodies exactly, and refuses media types and query parameters that it does not know.
+class _Bearer(HTTPBearer):
+    async def __call__(self, request: Request) -> None:  # type: ignore[override]  # ExactJsonRoute has looked at it
+        """Only tells the documentation of it."""
 
-    A misspelt parameter would otherwise be answered with confidence, and wrongly.
+
+_KEY = _Bearer(
+    scheme_name="key",
+    bearerFormat="pb_<id>_<secret>",
+    description="A key from `POST /v1/keys`. The scope `admin` includes all others.",
+)
+
+
+async def _nobody() -> None:
+    """Asks nothing."""
+
+
+PUBLIC = Security(_nobody)
+"""For routes that need no key."""
+
+
+def requires(*scopes: Scope) -> Security:
+    """For ``dependencies`` of a route: what its caller needs; any key that is accepted, if nothing is named."""
+    return Security(_KEY, scopes=list(scopes))
+
+
+class ExactJsonRoute(APIRoute):
+    """A route that lets only callers with the right key in, reads bodies exactly, and refuses media types and query
+    parameters that it does not know.
+
+    A misspelt parameter would otherwise be answered with confidence, and wrongly. Each route names :func:`requires` or
+    :data:`PUBLIC` among its dependencies.
     """
 
     produces: ClassVar[frozenset[str]] = frozenset()
     """Media types besides JSON that the operations of this class answer with. Every operation answers JSON too, at the
     least for problems."""
 
+    @property
+    def scopes(self) -> list[Scope] | None:
+        """What a caller needs; ``None`` if it needs no key."""
+        (security,) = (dependency for dependency in self.dependencies or () if isinstance(dependency, Security))
+        return None if security.dependency is _nobody else [Scope(scope) for scope in security.scopes or ()]
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Wrap FastAPI's handler."""
         handle = super().get_route_handler()
+        # Closed by default: a route that says nothing of its scopes does not come into being.
+        scopes = self.scopes
         known = {field.alias for field in get_flat_params(self.dependant) if isinstance(field.field_info, Query)}
 
         async def handle_exactly(request: Request) -> Response:
+            if scopes is not None:
+                # Before anything else: strangers learn nothing, and nothing that they send is read.
+                await _admit(request, scopes)
             _check_accept(request, self.produces)
             _check_query(request, known)
             if self.body_field is not None:
@@ -117,6 +158,13 @@ class ExactJsonRoute(APIRoute):
             return await handle(_ExactRequest(request.scope, request.receive))
 
         return handle_exactly
+
+
+async def _admit(request: Request, scopes: list[Scope]) -> None:
+    keys: KeyRing = request.app.state.keys
+    caller = await keys.caller(request.headers.getlist("authorization"))
+    request.scope[Caller.SCOPE_KEY] = caller
+    caller.need(*scopes)
 
 
 def _check_query(request: Request, known: set[str]) -> None:

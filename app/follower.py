@@ -10,6 +10,7 @@ import structlog
 
 from app.database import Database, ReadSession, explain
 from app.feed_window import FeedWindow, Page, Question
+from app.keyring import KeyRing
 from app.observability import metrics
 from app.observability.metrics import WokenBy
 from app.services import changes, ledger
@@ -32,12 +33,13 @@ class Follower:
     ``FEED_POLL_SECONDS``: a notification may be lost on its way, behind a pooler all of them.
     """
 
-    def __init__(self, database: Database, settings: Settings, traffic: Traffic) -> None:
+    def __init__(self, database: Database, settings: Settings, traffic: Traffic, keys: KeyRing) -> None:
         self.window = FeedWindow(_MOST_CHANGES, _MOST_BYTES)
         self.live = False
         """Connected, and told of everything up to the last look."""
         self._database = database
         self._traffic = traffic
+        self._keys = keys
         self._poll_seconds = settings.feed_poll_seconds
         self._woken = asyncio.Event()
         self._notified = False
@@ -145,7 +147,7 @@ class Follower:
             self.window.start_at((await ledger.head(session)).seq)
             self._begun = True
         elif (newest := self.window.newest) is not None:
-            page, floor = await changes.read(session, Question(newest.seq - 1, 1))
+            page, floor, _ = await changes.read(session, Question(newest.seq - 1, 1))
             # What the feed forgot meanwhile is no sign of another ledger.
             if newest.seq > floor and list(page.changes) != [newest]:
                 self._start_again(page.head)
@@ -154,7 +156,9 @@ class Follower:
         cause = WokenBy.NOTIFICATION if self._notified else WokenBy.POLL
         self._notified = False
         while True:
-            page, floor = await changes.read(session, Question(self.seq, _AT_ONCE))
+            looked_at = time.monotonic()
+            page, floor, access_version = await changes.read(session, Question(self.seq, _AT_ONCE))
+            await self._keys.confirm(session, access_version, looked_at)
             if page.head < self.seq:
                 self._start_again(page.head)
             elif self.seq < floor or (page.head - self.seq > _MOST_CHANGES and not any(self._traffic.waiting.values())):

@@ -12,6 +12,7 @@ from app.database import Database
 from app.feed import Feed
 from app.follower import Follower
 from app.housekeeping import Housekeeping
+from app.keyring import KeyRing
 from app.lifespan import admin_server
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.request_context import RequestContextMiddleware
@@ -25,6 +26,7 @@ from app.routers import items as plain_items
 from app.routers import problem_types
 from app.routers.operations import create_operations_app
 from app.routers.v1 import books, changes, exports, imports, items, prices, quotes
+from app.routers.v1 import keys as keys_router
 from app.services.import_uploads import Limits
 from app.settings import Settings
 from app.traffic import Traffic
@@ -38,7 +40,8 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     database = Database(settings, traces.tracer)
     traffic = Traffic(limit=settings.max_concurrent_requests, waiters_limit=settings.max_feed_waiters)
     readiness = Readiness(database, traffic)
-    follower = Follower(database, settings, traffic)
+    keys = KeyRing(database, settings)
+    follower = Follower(database, settings, traffic, keys)
     watch = LedgerWatch(database, settings, heard_of=follower.heard_of)
     housekeeping = Housekeeping(database, settings)
 
@@ -50,6 +53,10 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
             if with_admin_port:
                 await stack.enter_async_context(admin_server(app.state.operations, settings))
             logger.info("started", port=settings.port, admin_port=settings.admin_port)
+            if not settings.auth_required:
+                logger.warning(
+                    "no keys are asked for: whoever reaches the port can read and write", AUTH_REQUIRED=False
+                )
             await readiness.reason_not_ready()
             for task in (watch, follower, housekeeping):
                 await stack.enter_async_context(task.running())
@@ -76,7 +83,11 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.state.traffic = traffic
     app.state.price_max_age_seconds = settings.price_max_age_seconds
     app.state.import_limits = Limits(settings.max_import_rows, settings.import_preview_hours)
-    app.state.cursors = Cursors(settings.secret_key.get_secret_value())
+    app.state.keys = keys
+    previous = settings.secret_key_previous
+    app.state.cursors = Cursors(
+        settings.secret_key.get_secret_value(), previous.get_secret_value() if previous else None
+    )
 
     # The addresses of an item may hold slashes (skus do), so the longer ones come first.
     v1 = f"/{settings.api_version}"
@@ -86,6 +97,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.include_router(imports.router, prefix=v1)
     app.include_router(changes.router, prefix=v1)
     app.include_router(exports.router, prefix=v1)
+    app.include_router(keys_router.router, prefix=v1)
     app.include_router(items.router, prefix=v1)
     app.include_router(plain_items.router)
     app.include_router(problem_types.router)
@@ -100,7 +112,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     registry = metrics.registry()
     http_metrics.instrument(app, registry)
     info = {"version": app.version, "schema": migrations.head(), "server": settings.server}
-    registry.register(StateCollector(info, readiness, traffic, database, watch, follower))
+    registry.register(StateCollector(info, readiness, traffic, database, watch, follower, keys))
     app.state.operations = create_operations_app(readiness, registry)
     app.add_middleware(RequestContextMiddleware, traffic=traffic)
     app.add_middleware(ConnectionCloseMiddleware, traffic=traffic)

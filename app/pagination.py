@@ -16,13 +16,18 @@ _SIGNATURE_BYTES = 16
 class Cursors:
     """Makes and reads cursors. The key keeps them from being forged and is derived from the service's secret."""
 
-    def __init__(self, secret_key: str) -> None:
-        self._key = hashlib.sha256(b"pricebook cursors\0" + secret_key.encode()).digest()
+    def __init__(self, secret_key: str, previous: str | None = None) -> None:
+        """Make it.
+
+        :param previous: a secret whose cursors are still read.
+        """
+        self._key = _key(secret_key)
+        self._keys = [self._key] if previous is None else [self._key, _key(previous)]
 
     def encode(self, position: Mapping[str, Any], filters: Mapping[str, Any]) -> str:
         """A cursor for the page after ``position``. Both mappings hold strings, numbers, booleans and nulls."""
         payload = json.dumps(position, separators=(",", ":"), sort_keys=True).encode()
-        return base64.urlsafe_b64encode(self._sign(payload, filters) + payload).decode().rstrip("=")
+        return base64.urlsafe_b64encode(_sign(self._key, payload, filters) + payload).decode().rstrip("=")
 
     def decode(self, cursor: str, filters: Mapping[str, Any]) -> dict[str, Any]:
         """The position in a cursor.
@@ -34,7 +39,7 @@ class Cursors:
         except (binascii.Error, ValueError):
             raw = b""
         signature, payload = raw[:_SIGNATURE_BYTES], raw[_SIGNATURE_BYTES:]
-        if not hmac.compare_digest(signature, self._sign(payload, filters)):
+        if not any(hmac.compare_digest(signature, _sign(key, payload, filters)) for key in self._keys):
             raise InvalidRequest.at(
                 "query/cursor",
                 "wrong-cursor",
@@ -43,6 +48,11 @@ class Cursors:
         position: dict[str, Any] = json.loads(payload)
         return position
 
-    def _sign(self, payload: bytes, filters: Mapping[str, Any]) -> bytes:
-        bound = json.dumps(filters, sort_keys=True, default=str).encode()
-        return hmac.digest(self._key, bound + b"\0" + payload, "sha256")[:_SIGNATURE_BYTES]
+
+def _key(secret: str) -> bytes:
+    return hashlib.sha256(b"pricebook cursors\0" + secret.encode()).digest()
+
+
+def _sign(key: bytes, payload: bytes, filters: Mapping[str, Any]) -> bytes:
+    bound = json.dumps(filters, sort_keys=True, default=str).encode()
+    return hmac.digest(key, bound + b"\0" + payload, "sha256")[:_SIGNATURE_BYTES]

@@ -15,6 +15,7 @@ from app.errors import (
     ContentTooLarge,
     DatabaseUnavailable,
     FieldError,
+    Forbidden,
     InternalError,
     InvalidRequest,
     MalformedRequest,
@@ -23,6 +24,7 @@ from app.errors import (
     NotFound,
     Overloaded,
     ProblemError,
+    Unauthenticated,
     UnsupportedMediaType,
 )
 from app.schemas.problem import Problem
@@ -34,6 +36,7 @@ BODY_PROBLEMS = (ContentTooLarge, UnsupportedMediaType)
 """What an operation with a JSON body may answer besides its own problems."""
 
 _ALWAYS = (NotAcceptable, InvalidRequest, InternalError, Busy, DatabaseUnavailable, Overloaded)
+_ASKED_FOR_A_KEY = (Unauthenticated, Forbidden)
 
 _FOR_STATUS: dict[int, type[ProblemError]] = {400: MalformedRequest, 404: NotFound, 413: ContentTooLarge}
 
@@ -53,6 +56,9 @@ def problem_response(error: ProblemError, headers: Mapping[str, str] | None = No
     headers = dict(headers or {})
     if error.retry_after_seconds is not None:
         headers["Retry-After"] = str(error.retry_after_seconds)
+    if isinstance(error, Unauthenticated):
+        # RFC 6750: a key that was sent and is not accepted is told from one that is missing.
+        headers["WWW-Authenticate"] = 'Bearer realm="pricebook"' + ', error="invalid_token"' * error.key_was_sent
     if error.status == 426:
         headers |= {"Upgrade": "HTTP/1.1", "Connection": "upgrade"}
     headers["Cache-Control"] = "no-store"
@@ -135,10 +141,13 @@ def pointer(location: Sequence[str | int]) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in rest)
 
 
-def responses(*kinds: type[ProblemError]) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI responses of an operation that can answer with these problems, and with those that any can."""
+def responses(*kinds: type[ProblemError], public: bool = False) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI responses of an operation that can answer with these problems, and with those that any can.
+
+    :param public: it asks for no key.
+    """
     by_status: dict[int | str, list[type[ProblemError]]] = {}
-    every: dict[type[ProblemError], None] = dict.fromkeys((*kinds, *_ALWAYS))
+    every: dict[type[ProblemError], None] = dict.fromkeys((*kinds, *_ALWAYS, *(() if public else _ASKED_FOR_A_KEY)))
     for kind in every:
         by_status.setdefault(kind.status, []).append(kind)
     return {

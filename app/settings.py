@@ -3,6 +3,7 @@
 Nothing else in the service reads the environment, except for OpenTelemetry's own variables (``OTEL_*``).
 """
 
+import re
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -29,7 +30,16 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(description="PostgreSQL 18 or later: postgresql://user:password@host:5432/name")
     secret_key: SecretStr = Field(
         min_length=32,
-        description="At least 32 random characters; signs cursors. Make one with: openssl rand -base64 48",
+        description="At least 32 random characters; signs cursors and keys. Make one with: openssl rand -base64 48",
+    )
+    secret_key_previous: SecretStr | None = Field(
+        None, min_length=32, description="The SECRET_KEY before, while keys and cursors made with it are still accepted"
+    )
+    auth_required: bool = Field(True, description="Whether requests need a key; false: everybody may do everything")
+    admin_key: SecretStr | None = Field(
+        None,
+        min_length=32,
+        description="A key with the scope admin, to make the first keys with; at least 32 characters without blanks",
     )
     api_version: str = Field("v1", pattern=r"^v[1-9][0-9]*$", description="Prefix of the API's paths")
 
@@ -153,6 +163,13 @@ class Settings(BaseSettings):
         if unknown := set(url.query) - {"host", "port", "ssl", "service", "servicefile"}:
             raise ValueError(f"has the parameter {min(unknown)}, which is not supported; take it out of the URL")
         return SecretStr(url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False))
+
+    @field_validator("admin_key")
+    @classmethod
+    def _fit_for_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
+            raise ValueError("must have printable ASCII characters only, and no blanks")
+        return value
 
     @field_validator("default_currency")
     @classmethod

@@ -47,6 +47,7 @@ def pricebook(settings: Settings, directory: Path) -> Iterator[Server]:
     environment = {
         "DATABASE_URL": settings.database_url.get_secret_value(),
         "DATABASE_POOL_SIZE": str(settings.database_pool_size),
+        "AUTH_REQUIRED": "false",
         "SECRET_KEY": settings.secret_key.get_secret_value(),
         "LOG_LEVEL": settings.log_level,
         "SERVER": "uvicorn",

@@ -1,7 +1,9 @@
 """Fixtures: one server and one migrated database for each test process, an application over it, a client for it."""
 
 import asyncio
+import logging
 import os
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -17,7 +19,9 @@ from app.migrations import migrate
 from app.observability import logs
 from app.settings import Settings
 from tests.support import postgres
+from tests.support.access import ADMIN_KEY
 
+KEYS = re.compile(rb"pb_[0-9a-f]{16}_[A-Za-z0-9_-]{43}|of no use outside of the tests|%b" % ADMIN_KEY.encode())
 CLEAR = """
     SET session_replication_role = replica;  -- keeps the triggers quiet that guard the history
     DELETE FROM api_keys; DELETE FROM stored_answers;
@@ -37,6 +41,24 @@ for name in [name for name in os.environ if name.startswith("OTEL_")]:
 
 # So that pytest shows the log of a failing test, and only that.
 logs.route_to_standard_library()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _log_of_the_run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Whatever this test process and the services that it starts log is searched for keys at the end."""
+    file = tmp_path_factory.getbasetemp() / "log-of-the-tests"
+    handler = logging.FileHandler(file)
+    handler.setFormatter(logs.formatter("json", [ADMIN_KEY]))
+    # The client's own lines name addresses, whatever a test puts there.
+    handler.addFilter(lambda record: not record.name.startswith("httpx2"))
+    logging.getLogger().addHandler(handler)
+    yield
+    logging.getLogger().removeHandler(handler)
+    handler.close()
+    logged = [path for path in tmp_path_factory.getbasetemp().rglob("*log*") if path.is_file()]
+    shown = [path for path in logged if KEYS.search(path.read_bytes())]
+    assert file in logged
+    assert not shown, f"keys are in {shown}"
 
 
 @pytest.fixture(scope="session")
@@ -100,6 +122,7 @@ def make_settings(url: URL, **changes: Any) -> Settings:
     values: dict[str, Any] = {
         "database_url": postgres.text(url),
         "secret_key": "of no use outside of the tests, but long enough",
+        "auth_required": False,
         "database_pool_size": 20,
         "migration_wait_seconds": 10,
         "ledger_watch_seconds": 3600,  # One look at the start; tests count statements.

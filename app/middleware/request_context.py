@@ -10,7 +10,9 @@ from opentelemetry import trace
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.access import Caller
 from app.errors import InternalError
+from app.key_token import mask
 from app.observability.http_metrics import route_template, status_of_cancelled
 from app.problems import problem_response
 from app.traffic import Traffic
@@ -60,11 +62,13 @@ class RequestContextMiddleware:
                 detail = "The request failed through a defect of the service; its log has the request_id."
                 await problem_response(InternalError(detail))(scope, receive, send_with_id)
             finally:
+                caller: Caller | None = scope.get(Caller.SCOPE_KEY)
                 logger.info(
                     "request",
                     method=scope["method"],
                     path=scope["path"],
                     route=route_template(scope),
+                    actor=caller and caller.name,
                     status=status,
                     bytes=sent,
                     milliseconds=round((time.perf_counter() - started) * 1000, 1),
@@ -73,6 +77,8 @@ class RequestContextMiddleware:
 
 def _describe(span: trace.Span, scope: Scope, request_id: str) -> None:
     span.set_attribute("pricebook.request_id", request_id)
+    if (path := mask(scope["path"])) != scope["path"]:
+        span.set_attribute("url.path", path)
     if scope["query_string"]:
         # As in the log: nobody knows what a caller puts there.
         span.set_attribute("url.query", "REDACTED")

@@ -3,12 +3,14 @@
 import asyncio
 import logging
 import sys
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from app.key_token import mask
 from app.settings import Settings
 
 
@@ -52,7 +54,8 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
 def configure(settings: Settings) -> None:
     """Send structlog's and the standard library's records through one formatter to standard error."""
     handler = logging.StreamHandler()
-    handler.setFormatter(formatter(settings.log_format))
+    secrets = (settings.secret_key, settings.secret_key_previous, settings.admin_key)
+    handler.setFormatter(formatter(settings.log_format, [secret.get_secret_value() for secret in secrets if secret]))
     handler.addFilter(_is_no_cancellation)
     root = logging.getLogger()
     root.handlers = [handler]
@@ -73,8 +76,24 @@ def configure(settings: Settings) -> None:
     route_to_standard_library()
 
 
-def formatter(log_format: Literal["json", "console"]) -> logging.Formatter:
-    """The formatter for structlog's and everybody else's records."""
+class _Formatter(structlog.stdlib.ProcessorFormatter):
+    """Masks keys in whatever it has made, because callers put them where they do not belong: into an address, say."""
+
+    hidden: Sequence[str] = ()
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line."""
+        line = mask(super().format(record))
+        for secret in self.hidden:
+            line = line.replace(secret, "***")
+        return line
+
+
+def formatter(log_format: Literal["json", "console"], hidden: Sequence[str] = ()) -> logging.Formatter:
+    """The formatter for structlog's and everybody else's records.
+
+    :param hidden: what no line may show.
+    """
     if log_format == "json":
         rendering: list[Processor] = [
             # Without local variables: they hold bodies and credentials.
@@ -88,10 +107,12 @@ def formatter(log_format: Literal["json", "console"]) -> logging.Formatter:
         rendering = [
             structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
         ]
-    return structlog.stdlib.ProcessorFormatter(
+    result = _Formatter(
         foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder()],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *rendering],
     )
+    result.hidden = hidden
+    return result
 
 
 def route_to_standard_library() -> None:

@@ -82,6 +82,19 @@ class WokenBy(StrEnum):
     POLL = "poll"
 
 
+class AuthFailure(StrEnum):
+    """Why a key was not accepted."""
+
+    MISSING = "missing"
+    MALFORMED = "malformed"
+    UNKNOWN = "unknown"
+    """No key in force has this id and secret: it is wrong, revoked, or was made with a ``SECRET_KEY`` that is gone."""
+    EXPIRED = "expired"
+
+
+AUTH_FAILURES = Counter(
+    "pricebook_auth_failures", "Requests refused for want of a key that is accepted.", ["reason"], registry=_EVENTS
+)
 POOL_WAIT = Histogram(
     "pricebook_database_pool_wait_seconds",
     "Time to get a connection from the pool, opening one if need be.",
@@ -157,6 +170,7 @@ for _metric, _values in (
     (CHANGES, ChangeType),
     (PRICE_READS, PriceRead),
     (QUOTES, QuoteResult),
+    (AUTH_FAILURES, AuthFailure),
     (IMPORTS, ImportResult),
     (IMPORT_ROWS, IMPORT_STATUSES),
     (IMPORT_SECONDS, ImportStep),

@@ -7,6 +7,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from app.database import Database
 from app.follower import Follower
+from app.keyring import KeyRing
 from app.observability.ledger_watch import LedgerWatch
 from app.readiness import Readiness
 from app.traffic import Traffic
@@ -22,6 +23,7 @@ class StateCollector:
     database: Database
     watch: LedgerWatch
     follower: Follower
+    keys: KeyRing
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they are now."""
@@ -33,6 +35,7 @@ class StateCollector:
         yield from self._pools()
         yield from self._ledger()
         yield from self._feed()
+        yield GaugeMetricFamily("pricebook_keys", "Keys in force that this process knows.", len(self.keys))
 
     def _traffic(self) -> Iterator[Metric]:
         traffic = self.traffic

@@ -5,9 +5,10 @@ from urllib.parse import urlencode
 
 from fastapi import APIRouter, Query, Response
 
+from app.access import Scope
 from app.dependencies import Actor, CursorCodec, ItemAddress, Reading, Writing
 from app.errors import InvalidRequest, UnknownItem
-from app.exact_json import ExactJsonResponse, ExactJsonRoute
+from app.exact_json import ExactJsonResponse, ExactJsonRoute, requires
 from app.problems import BODY_PROBLEMS, responses
 from app.routers.headers import SEQ
 from app.schemas.item import PlainItem, PlainItemCreate
@@ -19,6 +20,7 @@ router = APIRouter(prefix="/items", tags=["plain form"], route_class=ExactJsonRo
 @router.post(
     "/",
     summary="Create an item with its price",
+    dependencies=[requires(Scope.ITEMS_WRITE, Scope.PRICES_WRITE)],
     response_model=PlainItem,
     responses=responses(InvalidRequest, *BODY_PROBLEMS),
 )
@@ -31,6 +33,7 @@ async def create_item(data: PlainItemCreate, session: Writing, actor: Actor) -> 
 @router.get(
     "/",
     summary="List items with their prices now",
+    dependencies=[requires(Scope.ITEMS_READ, Scope.PRICES_READ)],
     response_model=list[PlainItem],
     responses=responses(InvalidRequest),
 )
@@ -50,6 +53,7 @@ async def list_items(
 @router.get(
     "/{item:path}",
     summary="Read an item with its price now",
+    dependencies=[requires(Scope.ITEMS_READ, Scope.PRICES_READ)],
     response_model=PlainItem,
     responses=responses(UnknownItem),
 )

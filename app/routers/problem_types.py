@@ -4,20 +4,22 @@ from fastapi import APIRouter
 
 from app import errors
 from app.errors import NotFound
-from app.exact_json import ExactJsonRoute
+from app.exact_json import PUBLIC, ExactJsonRoute
 from app.problems import responses
 from app.schemas.problem import ProblemType
 
 router = APIRouter(prefix="/problems", tags=["problems"], route_class=ExactJsonRoute)
 
 
-@router.get("", summary="List the problem types", responses=responses())
+@router.get("", summary="List the problem types", dependencies=[PUBLIC], responses=responses(public=True))
 async def list_problem_types() -> list[ProblemType]:
     """Every kind of problem that this service answers with."""
     return [_describe(kind) for kind in errors.problem_types()]
 
 
-@router.get("/{slug}", summary="Describe a problem type", responses=responses(NotFound))
+@router.get(
+    "/{slug}", summary="Describe a problem type", dependencies=[PUBLIC], responses=responses(NotFound, public=True)
+)
 async def read_problem_type(slug: str) -> ProblemType:
     """What the problem means and what to do about it."""
     for kind in errors.problem_types():

@@ -21,6 +21,21 @@ _TERMS: dict[str, Any] = {
     "recorded_at": "2026-11-22T09:30:00.123456Z",
     "reason": "Christmas list",
 }
+KEY_CREATE: dict[str, Any] = {"name": "till-12", "scopes": ["items:read", "prices:read"], "expires_at": None}
+NEW_KEY: dict[str, Any] = {
+    "id": "0f3a9c5b7d1e2486",
+    **KEY_CREATE,
+    "created_at": "2026-11-22T09:00:00Z",
+    "created_by": "admin",
+    "revoked_at": None,
+    "revoked_by": None,
+    "key": "pb_0f3a9c5b7d1e2486_...",
+}
+KEY: dict[str, Any] = {name: value for name, value in NEW_KEY.items() if name != "key"}
+WHO_AM_I: dict[str, Any] = {
+    **{name: KEY[name] for name in ("id", "name", "scopes", "expires_at")},
+    "auth_required": True,
+}
 _DISPLAY: dict[str, Any] = {"net": "16.80", "tax": "3.19", "gross": "19.99"}
 _IN_FORCE: dict[str, Any] = {**_TERMS, "price_id": _PRICE_ID, "display": _DISPLAY}
 

@@ -54,10 +54,11 @@ class UnreadableChange(Exception):
 
 
 class Section(NamedTuple):
-    """A page, and the floor as of the same snapshot: the feed has everything after it."""
+    """A page; the floor as of the same snapshot: the feed has everything after it; and the state of the API's keys."""
 
     page: Page
     floor: int
+    access_version: int
 
 
 @cache
@@ -73,6 +74,7 @@ def _statement(*, filtered: bool) -> Select[Any]:
         select(
             Ledger.seq.label("head"),
             Ledger.feed_floor,
+            Ledger.access_version,
             *change.c,
             Book.key.label("book"),
             Book.currency,
@@ -99,17 +101,17 @@ async def read(session: ReadSession, question: Question) -> Section:
         values["types"] = sorted(question.types)
     found = (await session.execute(_statement(filtered=question.types is not None), values)).mappings()
     changes: list[RenderedChange] = []
-    size = head = floor = 0
+    size = head = floor = access_version = 0
     while rows := found.fetchmany(_RENDERED_AT_ONCE):
         for row in rows:
-            head, floor = row["head"], row["feed_floor"]
+            head, floor, access_version = row["head"], row["feed_floor"], row["access_version"]
             if row["seq"] is not None and size < PAGE_BYTES:
                 changes.append(change := _rendered(row))
                 size += len(change.document)
         # Others get their turn between two slices.
         await asyncio.sleep(0)
     is_cut = len(changes) == question.limit or size >= PAGE_BYTES
-    return Section(Page(changes, changes[-1].seq if is_cut else min(until, head), head), floor)
+    return Section(Page(changes, changes[-1].seq if is_cut else min(until, head), head), floor, access_version)
 
 
 async def read_page(session: ReadSession, question: Question) -> Page:
@@ -118,7 +120,7 @@ async def read_page(session: ReadSession, question: Question) -> Page:
     :raises UnknownSeq: if the seq is beyond the head.
     :raises FeedTruncated: if changes after the seq were forgotten.
     """
-    page, floor = await read(session, question)
+    page, floor, _ = await read(session, question)
     if question.after > page.head:
         raise UnknownSeq(
             f"The newest change is {page.head}; there is no change {question.after}. A consumer that was told of it "

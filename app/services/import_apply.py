@@ -4,12 +4,14 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from app.access import Scope
 from app.database import WriteSession
-from app.errors import FieldError, ImportConflict
+from app.errors import FieldError, Forbidden, ImportConflict
 from app.models import ChangeType
 from app.services import ledger
 from app.services.import_sql import statement
 from app.services.ledger import Block
+from app.services.prices import CLOCK_TOLERANCE
 
 _MOST_NAMED = 100
 
@@ -31,6 +33,12 @@ SELECT count(price_offset) AS prices, count(item_offset) AS items FROM import_ro
 """
 )
 
+_CORRECTIONS = statement(
+    """
+SELECT count(*) FROM import_rows
+WHERE import_id = :import_id AND price_offset IS NOT NULL AND valid_from < :past
+"""
+)
 _NOW = statement("SELECT clock_timestamp()")
 _FORGOTTEN = statement("SELECT feed_floor > :base_seq FROM ledger")
 _BOOK_CHANGED = statement(
@@ -186,9 +194,13 @@ async def moved(session: WriteSession, plan: Plan, *, before_seq: int, at: datet
     ]
 
 
-async def write(session: WriteSession, plan: Plan, *, effective_at: datetime | None, actor: str) -> Block:
+async def write(
+    session: WriteSession, plan: Plan, *, effective_at: datetime | None, actor: str, may_correct: bool
+) -> Block:
     """Write the plan to the ledger.
 
+    :param may_correct: whether rows may begin in the past.
+    :raises Forbidden: if some do and may not.
     :raises ImportConflict: if prices moved since it was made. The transaction must not be committed then.
     """
     values: dict[str, Any] = plan._asdict()
@@ -210,6 +222,13 @@ async def write(session: WriteSession, plan: Plan, *, effective_at: datetime | N
             "Send the file again for a new preview.",
             faults,
         )
+    if not may_correct:
+        past = {"import_id": plan.import_id, "past": block.recorded_at - CLOCK_TOLERANCE}
+        if corrections := await session.scalar(_CORRECTIONS, past):
+            raise Forbidden(
+                f"{corrections} of its rows begin in the past: corrections, which need the scope "
+                f"{Scope.PRICES_CORRECT}. Nothing was written; with a key that has it, it can still be applied.",
+            )
     values |= {
         "base_seq": block.first_seq - 1,
         "recorded_at": block.recorded_at,

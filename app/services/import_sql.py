@@ -13,6 +13,7 @@ _TYPES: dict[str, Any] = {
     "effective_at": DateTime(timezone=True),
     "planned_at": DateTime(timezone=True),
     "recorded_at": DateTime(timezone=True),
+    "past": DateTime(timezone=True),
     "recorded_json": Text(),
     "create": Boolean(),
     "end_missing": Boolean(),

@@ -82,7 +82,14 @@ class Outcome:
 
 
 async def upload(
-    database: Database, body: AsyncIterator[bytes], file: Upload, *, digest: bytes | None, limits: Limits, actor: str
+    database: Database,
+    body: AsyncIterator[bytes],
+    file: Upload,
+    *,
+    digest: bytes | None,
+    limits: Limits,
+    actor: str,
+    may_correct: bool,
 ) -> Outcome:
     """Read a file, compare it with the ledger, and apply it if its mode says so.
 
@@ -143,7 +150,8 @@ async def upload(
     if file.mode == "preview" or outcome.document.state is not ImportState.PREVIEWED:
         return outcome
     try:
-        return replace(outcome, document=await imports.apply(database, outcome.document.id, actor=actor))
+        applied = await imports.apply(database, outcome.document.id, actor=actor, may_correct=may_correct)
+        return replace(outcome, document=applied)
     except ImportHasErrors as error:
         await imports.close(database, outcome.document.id, ImportState.FAILED, error.detail)
         raise

@@ -36,12 +36,13 @@ _NAMELESS = select(
 """Whether a row with errors may be about an item that the plan takes for missing."""
 
 
-async def apply(database: Database, import_id: UUID, *, actor: str) -> schemas.ImportRun:
+async def apply(database: Database, import_id: UUID, *, actor: str, may_correct: bool) -> schemas.ImportRun:
     """Apply a preview: all of it at one instant, or nothing. One that is applied already is answered as it is.
 
     :raises UnknownImport: if there is none.
     :raises ImportNotOpen: if it cannot be applied any more.
     :raises ImportHasErrors: if it is to be applied whole and rows have errors.
+    :raises Forbidden: if rows begin in the past and may not.
     :raises ImportConflict: if prices moved since the preview; the import is closed then.
     """
     try:
@@ -60,7 +61,9 @@ async def apply(database: Database, import_id: UUID, *, actor: str) -> schemas.I
                 why = "some so that nobody can tell which items they name, and which are missing. Nothing was written"
                 raise await _has_errors(session, record, why)
             with IMPORT_SECONDS.labels(ImportStep.APPLY).time():
-                block = await import_apply.write(session, plan, effective_at=effective_at, actor=actor)
+                block = await import_apply.write(
+                    session, plan, effective_at=effective_at, actor=actor, may_correct=may_correct
+                )
             wrote = block.last_seq >= block.first_seq
             values = {
                 "state": ImportState.APPLIED,

@@ -72,13 +72,17 @@ class Listing:
         }
 
 
-async def create(session: WriteSession, data: schemas.ItemCreate, *, actor: str) -> Written[schemas.PricedItem]:
+async def create(
+    session: WriteSession, data: schemas.ItemCreate, *, actor: str, may_correct: bool
+) -> Written[schemas.PricedItem]:
     """Create an item, with its first price if one is given.
 
+    :param may_correct: whether that price may begin in the past.
     :raises DuplicateSku: if another item has the sku.
     :raises DuplicateGtin: if another item has the gtin.
     :raises UnknownBook: if the price names a book that does not exist.
     :raises InvalidRequest: if the price's interval is empty.
+    :raises Forbidden: if the price begins in the past and may not.
     """
     book = columns = None
     if data.price is not None:
@@ -99,6 +103,8 @@ async def create(session: WriteSession, data: schemas.ItemCreate, *, actor: str)
     answer = None
     if book is not None and columns is not None:
         (stamp,) = others
+        if not may_correct:
+            prices.refuse_correction(columns["valid_from"], stamp.recorded_at, "/price/valid_from")
         await prices.write(session, stamp, columns, item_id=item.id, book=book, actor=actor, pointer="/price")
         answer = await _price_now(session, item.id, book.key)
     return Written(schemas.PricedItem(**dict(item), price=answer), stamp.seq)

@@ -16,7 +16,7 @@ async def create(session: WriteSession, data: PlainItemCreate, *, actor: str) ->
     """Create an item with a price from now on; ``tax`` is an amount on top of it."""
     price = InitialPrice(amount=data.price, tax=data.tax, tax_included=False)
     item = ItemCreate(name=data.name, description=data.description, price=price)
-    written = await items.create(session, item, actor=actor)
+    written = await items.create(session, item, actor=actor, may_correct=False)
     return Written(_plain(written.document), written.seq)
 
 

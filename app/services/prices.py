@@ -1,7 +1,7 @@
 """Recording price rows."""
 
 from collections.abc import Mapping
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -10,8 +10,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
 from app import money
+from app.access import Scope
 from app.database import WriteSession, violated_constraint
-from app.errors import AlreadySuperseded, FieldError, InvalidRequest, ItemArchived, UnknownItem, UnknownPrice
+from app.errors import AlreadySuperseded, FieldError, Forbidden, InvalidRequest, ItemArchived, UnknownItem, UnknownPrice
 from app.models import Book, ChangeType, Item, ItemKey, PriceRetirement, PriceRow
 from app.schemas import price as schemas
 from app.services import answers, books, ledger
@@ -34,6 +35,7 @@ _TARGET = (
         _book.c.time_zone,
         _book.c.tax_included,
         _superseded.id.label("superseded_id"),
+        _superseded.valid_from.label("superseded_began"),
         PriceRetirement.seq.label("retired_seq"),
     )
     .select_from(Item)
@@ -63,6 +65,10 @@ _INSERT_ROW = insert(PriceRow).returning(PriceRow.id)
 _INSERT_RETIREMENT = insert(PriceRetirement)
 
 
+CLOCK_TOLERANCE = timedelta(minutes=1)
+"""A price that a caller means to begin now may begin a little earlier here: clocks differ, and requests travel."""
+
+
 class BookTerms(NamedTuple):
     """What a price row needs to know of its book."""
 
@@ -73,14 +79,18 @@ class BookTerms(NamedTuple):
     tax_included: bool
 
 
-async def record(session: WriteSession, key: ItemKey, data: schemas.PriceCreate, *, actor: str) -> schemas.PriceRow:
+async def record(
+    session: WriteSession, key: ItemKey, data: schemas.PriceCreate, *, actor: str, may_correct: bool
+) -> schemas.PriceRow:
     """Record a price row.
 
+    :param may_correct: whether it may change what was answered in the past.
     :raises UnknownItem: if there is no such item.
     :raises UnknownBook: if there is no such book.
     :raises ItemArchived: if the item takes no new prices.
     :raises InvalidRequest: if the interval is empty, or ``supersedes`` names no row of this item in this book.
     :raises AlreadySuperseded: if that row was superseded or voided before.
+    :raises Forbidden: if it changes what was answered in the past.
     """
     parameters = {"item": key.parameter, "book": data.book, "supersedes": data.supersedes}
     target = (await session.execute(_TARGET.where(key.condition), parameters)).one_or_none()
@@ -100,14 +110,32 @@ async def record(session: WriteSession, key: ItemKey, data: schemas.PriceCreate,
     book = BookTerms(target.book_id, data.book, target.currency, target.time_zone, target.tax_included)
     columns = columns_of(data, book)
     (stamp,) = await ledger.advance(session)
+    if not may_correct:
+        refuse_correction(target.superseded_began, stamp.recorded_at, "/supersedes")
+        refuse_correction(columns["valid_from"], stamp.recorded_at, "/valid_from")
     return await write(session, stamp, columns, item_id=target.item_id, book=book, actor=actor)
 
 
-async def void(session: WriteSession, price_id: UUID, *, actor: str) -> Written[schemas.PriceRow]:
+def refuse_correction(began: datetime | None, now: datetime, pointer: str) -> None:
+    """Refuse a change to what holds from an instant on, if that is in the past.
+
+    :raises Forbidden: if it is.
+    """
+    if began is not None and began < now - CLOCK_TOLERANCE:
+        raise Forbidden(
+            f"It would change what was answered since {began.isoformat()}: a correction, which needs the scope "
+            f"{Scope.PRICES_CORRECT}.",
+            [FieldError(pointer, "needs-prices-correct", "lies in the past")],
+        )
+
+
+async def void(session: WriteSession, price_id: UUID, *, actor: str, may_correct: bool) -> Written[schemas.PriceRow]:
     """Void a price row: it stops answering from now on.
 
+    :param may_correct: whether it may be a row that has begun.
     :raises UnknownPrice: if there is no such row.
     :raises AlreadySuperseded: if the row was superseded or voided before.
+    :raises Forbidden: if it has begun and that is not allowed.
     """
     found = (await session.execute(_ROW_TO_VOID, {"price_id": price_id})).one_or_none()
     if found is None:
@@ -116,6 +144,8 @@ async def void(session: WriteSession, price_id: UUID, *, actor: str) -> Written[
         raise _already_superseded(price_id, "path/price_id")
     row: PriceRow = found.PriceRow
     (stamp,) = await ledger.advance(session)
+    if not may_correct:
+        refuse_correction(row.valid_from, stamp.recorded_at, "path/price_id")
     await _retire(session, price_id, successor_id=None, stamp=stamp)
     await ledger.log(
         session, stamp, ChangeType.PRICE_VOIDED, actor, item_id=row.item_id, book_id=row.book_id, price_id=price_id

@@ -39,6 +39,8 @@ PROMISED: dict[str, tuple[str, set[str]]] = {
     "pricebook_requests_in_flight": ("gauge", set()),
     "pricebook_requests_limit": ("gauge", set()),
     "pricebook_requests_shed_total": ("counter", set()),
+    "pricebook_auth_failures_total": ("counter", {"reason"}),
+    "pricebook_keys": ("gauge", set()),
     "pricebook_database_up": ("gauge", set()),
     "pricebook_database_pool_connections": ("gauge", {"pool", "state"}),
     "pricebook_database_pool_limit": ("gauge", {"pool"}),

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Path, Request, Response, status
 
 from app import http_cache
+from app.access import Scope
 from app.dependencies import Actor, IfMatch, IfNoneMatch, Reading, Writing
 from app.errors import (
     CurrencyFixed,
@@ -14,7 +15,7 @@ from app.errors import (
     PreconditionRequired,
     UnknownBook,
 )
-from app.exact_json import ExactJsonRoute
+from app.exact_json import ExactJsonRoute, requires
 from app.problems import BODY_PROBLEMS, responses
 from app.routers.headers import ETAG, LOCATION, SEQ
 from app.schemas.base import BookKey
@@ -30,6 +31,7 @@ Key = Annotated[BookKey, Path(description="Key of the book", examples=["default"
     "",
     status_code=status.HTTP_201_CREATED,
     summary="Create a book",
+    dependencies=[requires(Scope.PRICES_WRITE)],
     responses=responses(DuplicateBook, InvalidRequest, *BODY_PROBLEMS),
 )
 async def create_book(data: BookCreate, session: Writing, actor: Actor, request: Request, response: Response) -> Book:
@@ -41,13 +43,18 @@ async def create_book(data: BookCreate, session: Writing, actor: Actor, request:
     return written.document
 
 
-@router.get("", summary="List the books", responses=responses())
+@router.get("", summary="List the books", dependencies=[requires(Scope.PRICES_READ)], responses=responses())
 async def list_books(session: Reading) -> BookList:
     """All of them, by key; `default` always exists."""
     return await books.list_all(session)
 
 
-@router.get("/{key}", summary="Read a book", responses=responses(UnknownBook, InvalidRequest))
+@router.get(
+    "/{key}",
+    summary="Read a book",
+    dependencies=[requires(Scope.PRICES_READ)],
+    responses=responses(UnknownBook, InvalidRequest),
+)
 async def read_book(key: Key, session: Reading, response: Response, if_none_match: IfNoneMatch = None) -> Book:
     """Currency, time zone, tax default and rounding policy."""
     book = await books.read(session, key)
@@ -61,6 +68,7 @@ async def read_book(key: Key, session: Reading, response: Response, if_none_matc
 @router.patch(
     "/{key}",
     summary="Change a book",
+    dependencies=[requires(Scope.PRICES_WRITE)],
     responses=responses(
         UnknownBook, CurrencyFixed, PreconditionFailed, PreconditionRequired, InvalidRequest, *BODY_PROBLEMS
     ),

@@ -1,5 +1,6 @@
 """The feed of changes."""
 
+from collections.abc import AsyncIterator
 from functools import partial
 from typing import Annotated, ClassVar
 
@@ -7,10 +8,12 @@ from fastapi import APIRouter, Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app import exact_json
-from app.dependencies import Consumers, RequestPlace
+from app.access import Caller, Scope
+from app.dependencies import Consumers, Keys, RequestCaller, RequestPlace
 from app.errors import FeedTruncated, InvalidRequest, UnknownSeq
-from app.exact_json import ExactJsonRoute
+from app.exact_json import ExactJsonRoute, requires
 from app.feed_window import Question
+from app.keyring import KeyRing
 from app.models import ChangeType
 from app.observability.http_metrics import CLIENT_CLOSED_REQUEST
 from app.problems import responses
@@ -43,6 +46,7 @@ Types = Annotated[
 @router.get(
     "/changes",
     summary="Follow the changes",
+    dependencies=[requires(Scope.CHANGES_READ)],
     response_model=ChangePage,
     responses=responses(UnknownSeq, FeedTruncated, InvalidRequest)
     | {
@@ -56,6 +60,8 @@ async def read_changes(
     consumers: Consumers,
     place: RequestPlace,
     request: Request,
+    keys: Keys,
+    caller: RequestCaller,
     after: Seq = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     types: Types = None,
@@ -74,16 +80,25 @@ async def read_changes(
     if _prefers_events(request):
         if last_event_id is not None:
             question = question._replace(after=last_event_id)
-        events = await consumers.stream(question, place)
+        events = _while_accepted(await consumers.stream(question, place), keys, caller)
         return StreamingResponse(events, headers=_STREAMED, media_type=EVENT_STREAM)
     if wait:
         page = await consumers.poll(question, place, seconds=wait, hung_up=partial(_hung_up, request))
         if page is None:
             # For the log and the metrics; there is nobody to read it.
             return Response(status_code=CLIENT_CLOSED_REQUEST)
+        keys.still(caller)
     else:
         page = await consumers.page(question)
     return Response(page.json, headers=_UNCACHED, media_type="application/json")
+
+
+async def _while_accepted(events: AsyncIterator[bytes], keys: KeyRing, caller: Caller) -> AsyncIterator[bytes]:
+    """A stream outlives many keys; it ends with its own."""
+    async for event in events:
+        if not keys.accepts(caller):
+            return
+        yield event
 
 
 def _prefers_events(request: Request) -> bool:

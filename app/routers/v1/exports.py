@@ -6,8 +6,10 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from app.access import Scope
 from app.dependencies import At, BookQuery, Connections, KnownSeq, RequestPlace
 from app.errors import InvalidRequest, UnknownBook, UnknownSeq, UpgradeRequired
+from app.exact_json import requires
 from app.problems import responses
 from app.routers.caching import IMMUTABLE
 from app.routers.files import CSV, NDJSON, FileRoute
@@ -30,6 +32,7 @@ router = APIRouter(tags=["price lists"], route_class=FileRoute)
 @router.get(
     "/export",
     summary="A whole price list",
+    dependencies=[requires(Scope.ITEMS_READ, Scope.PRICES_READ)],
     response_class=StreamingResponse,
     responses={
         **responses(UnknownBook, UnknownSeq, InvalidRequest, UpgradeRequired),

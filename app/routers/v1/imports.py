@@ -12,7 +12,18 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, 
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
-from app.dependencies import Actor, BookQuery, Connections, CursorCodec, ImportLimits, Reading, RequestPlace, Writing
+from app.access import Scope
+from app.dependencies import (
+    Actor,
+    BookQuery,
+    Connections,
+    CursorCodec,
+    ImportLimits,
+    MayCorrect,
+    Reading,
+    RequestPlace,
+    Writing,
+)
 from app.errors import (
     ContentTooLarge,
     FieldError,
@@ -25,6 +36,7 @@ from app.errors import (
     UnreadableFile,
     UnsupportedMediaType,
 )
+from app.exact_json import requires
 from app.import_files import CHARSETS
 from app.problems import BODY_PROBLEMS, responses
 from app.routers.files import CSV, NDJSON, FileRoute
@@ -107,6 +119,7 @@ _BODY: dict[str, Any] = {
     "",
     status_code=status.HTTP_201_CREATED,
     summary="Import a price list",
+    dependencies=[requires(Scope.IMPORTS)],
     responses={
         **responses(
             UnknownBook, InvalidRequest, UnreadableFile, ImportHasErrors, ImportConflict, ImportNotOpen, *BODY_PROBLEMS
@@ -122,6 +135,7 @@ async def create_import(
     limits: ImportLimits,
     place: RequestPlace,
     actor: Actor,
+    may_correct: MayCorrect,
     what: Annotated[tuple[Literal["csv", "ndjson"], str], Depends(_format)],
     digest: Annotated[bytes | None, Depends(_digest)],
     book: BookQuery = "default",
@@ -170,7 +184,9 @@ async def create_import(
         mapping=mapping,
     )
     with place.waiting():
-        outcome = await import_uploads.upload(database, _body(request), file, digest=digest, limits=limits, actor=actor)
+        outcome = await import_uploads.upload(
+            database, _body(request), file, digest=digest, limits=limits, actor=actor, may_correct=may_correct
+        )
     response.headers[LOCATION] = f"{request.url.path}/{outcome.document.id}"
     if not outcome.is_new:
         response.status_code = status.HTTP_200_OK
@@ -193,7 +209,7 @@ def _answered(response: Response, document: ImportRun) -> ImportRun:
     return document
 
 
-@router.get("", summary="List the imports", responses=responses(InvalidRequest))
+@router.get("", summary="List the imports", dependencies=[requires(Scope.IMPORTS)], responses=responses(InvalidRequest))
 async def list_imports(
     session: Reading,
     cursors: CursorCodec,
@@ -209,23 +225,26 @@ async def list_imports(
 @router.post(
     "/{import_id}:apply",
     summary="Apply a preview",
+    dependencies=[requires(Scope.IMPORTS)],
     responses=responses(UnknownImport, ImportNotOpen, ImportConflict, ImportHasErrors, InvalidRequest),
 )
 async def apply_import(
-    import_id: Id, database: Connections, place: RequestPlace, actor: Actor, response: Response
+    import_id: Id, database: Connections, place: RequestPlace, actor: Actor, may_correct: MayCorrect, response: Response
 ) -> ImportRun:
     """All of it, in one transaction at one instant, or nothing.
 
-    If prices of its items moved since the preview, it is refused. Applying it again answers what was done.
+    If prices of its items moved since the preview, it is refused. Rows that begin in the past are corrections, which
+    need the scope `prices:correct`. Applying it again answers what was done.
     """
     with place.waiting():
-        document = await imports.apply(database, import_id, actor=actor)
+        document = await imports.apply(database, import_id, actor=actor, may_correct=may_correct)
     return _answered(response, document)
 
 
 @router.get(
     "/{import_id}/rows",
     summary="What the rows of an import do",
+    dependencies=[requires(Scope.IMPORTS)],
     response_model=ImportRows,
     responses={
         **responses(UnknownImport, InvalidRequest),
@@ -287,14 +306,22 @@ async def read_rows(
     )
 
 
-@router.get("/{import_id}", summary="Read an import", responses=responses(UnknownImport, InvalidRequest))
+@router.get(
+    "/{import_id}",
+    summary="Read an import",
+    dependencies=[requires(Scope.IMPORTS)],
+    responses=responses(UnknownImport, InvalidRequest),
+)
 async def read_import(import_id: Id, session: Reading, response: Response) -> ImportRun:
     """Where it stands, and how many rows do what."""
     return _answered(response, await imports.read(session, import_id))
 
 
 @router.delete(
-    "/{import_id}", summary="Cancel an import", responses=responses(UnknownImport, ImportNotOpen, InvalidRequest)
+    "/{import_id}",
+    summary="Cancel an import",
+    dependencies=[requires(Scope.IMPORTS)],
+    responses=responses(UnknownImport, ImportNotOpen, InvalidRequest),
 )
 async def cancel_import(import_id: Id, session: Writing) -> ImportRun:
     """Give up a preview. It is `expired` then, as it would have become by itself in time."""

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response, status
 
 from app import http_cache
+from app.access import Scope
 from app.dependencies import (
     Actor,
     At,
@@ -13,7 +14,9 @@ from app.dependencies import (
     IfMatch,
     IfNoneMatch,
     ItemAddress,
+    MayCorrect,
     Reading,
+    RequestCaller,
     Writing,
 )
 from app.errors import (
@@ -25,7 +28,7 @@ from app.errors import (
     UnknownBook,
     UnknownItem,
 )
-from app.exact_json import ExactJsonRoute
+from app.exact_json import ExactJsonRoute, requires
 from app.problems import BODY_PROBLEMS, responses
 from app.routers.headers import ETAG, LOCATION, SEQ
 from app.schemas.base import Gtin, Name, Sku
@@ -40,19 +43,35 @@ router = APIRouter(prefix="/items", tags=["items"], route_class=ExactJsonRoute)
     "",
     status_code=status.HTTP_201_CREATED,
     summary="Create an item",
+    dependencies=[requires(Scope.ITEMS_WRITE)],
     responses=responses(UnknownBook, DuplicateSku, DuplicateGtin, InvalidRequest, *BODY_PROBLEMS),
 )
 async def create_item(
-    data: ItemCreate, session: Writing, actor: Actor, request: Request, response: Response
+    data: ItemCreate,
+    session: Writing,
+    caller: RequestCaller,
+    may_correct: MayCorrect,
+    request: Request,
+    response: Response,
 ) -> PricedItem:
-    """Create an item, optionally with its first price; the answer holds that price if it is in force now."""
-    written = await items.create(session, data, actor=actor)
+    """Create an item, optionally with its first price; the answer holds that price if it is in force now.
+
+    With a price, the key needs `prices:write` too; with one that began in the past, `prices:correct`.
+    """
+    if data.price is not None:
+        caller.need(Scope.PRICES_WRITE)
+    written = await items.create(session, data, actor=caller.name, may_correct=may_correct)
     response.headers[LOCATION] = f"{request.url.path}/{written.document.id}"
     _describe(response, written)
     return written.document
 
 
-@router.get("", summary="List items with their prices", responses=responses(UnknownBook, InvalidRequest))
+@router.get(
+    "",
+    summary="List items with their prices",
+    dependencies=[requires(Scope.ITEMS_READ, Scope.PRICES_READ)],
+    responses=responses(UnknownBook, InvalidRequest),
+)
 async def list_items(
     session: Reading,
     cursors: CursorCodec,
@@ -72,7 +91,12 @@ async def list_items(
     return await items.list_priced(session, listing, cursors)
 
 
-@router.get("/{item:path}", summary="Read an item", responses=responses(UnknownItem, InvalidRequest))
+@router.get(
+    "/{item:path}",
+    summary="Read an item",
+    dependencies=[requires(Scope.ITEMS_READ)],
+    responses=responses(UnknownItem, InvalidRequest),
+)
 async def read_item(key: ItemAddress, session: Reading, response: Response, if_none_match: IfNoneMatch = None) -> Item:
     """The item itself; its price is at `/price`."""
     item = await items.read(session, key)
@@ -94,7 +118,9 @@ _CHANGE_PROBLEMS = responses(
 )
 
 
-@router.patch("/{item:path}", summary="Change an item", responses=_CHANGE_PROBLEMS)
+@router.patch(
+    "/{item:path}", summary="Change an item", dependencies=[requires(Scope.ITEMS_WRITE)], responses=_CHANGE_PROBLEMS
+)
 async def change_item(
     key: ItemAddress,
     data: ItemPatch,
@@ -112,6 +138,7 @@ async def change_item(
 @router.delete(
     "/{item:path}",
     summary="Archive an item",
+    dependencies=[requires(Scope.ITEMS_WRITE)],
     responses=responses(UnknownItem, PreconditionFailed, PreconditionRequired, InvalidRequest),
 )
 async def archive_item(

@@ -6,6 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response, status
 
+from app.access import Scope
 from app.dependencies import (
     Actor,
     At,
@@ -16,6 +17,7 @@ from app.dependencies import (
     ItemAddress,
     KnownAt,
     KnownSeq,
+    MayCorrect,
     PriceMaxAge,
     QuantityQuery,
     Reading,
@@ -34,7 +36,7 @@ from app.errors import (
     UnknownPrice,
     UnknownSeq,
 )
-from app.exact_json import ExactJsonRoute
+from app.exact_json import ExactJsonRoute, requires
 from app.problems import BODY_PROBLEMS, responses
 from app.routers.caching import IMMUTABLE, cacheable, max_age
 from app.routers.headers import SEQ
@@ -58,6 +60,7 @@ router = APIRouter(tags=["prices"], route_class=ExactJsonRoute)
 @router.get(
     "/items/{item:path}/price",
     summary="What does the item cost?",
+    dependencies=[requires(Scope.PRICES_READ)],
     response_model=PriceAnswer,
     responses=responses(UnknownItem, UnknownBook, NoPrice, NotForSale, UnknownSeq, InvalidRequest),
 )
@@ -90,6 +93,7 @@ async def read_price(
 @router.get(
     "/items/{item:path}/prices",
     summary="The item's prices over time",
+    dependencies=[requires(Scope.PRICES_READ)],
     response_model=Timeline | PriceRows,
     responses=responses(UnknownItem, UnknownBook, UnknownSeq, InvalidRequest),
 )
@@ -123,13 +127,23 @@ async def read_prices(
     "/items/{item:path}/prices",
     status_code=status.HTTP_201_CREATED,
     summary="Record a price",
+    dependencies=[requires(Scope.PRICES_WRITE)],
     responses=responses(UnknownItem, UnknownBook, ItemArchived, AlreadySuperseded, InvalidRequest, *BODY_PROBLEMS),
 )
 async def record_price(
-    key: ItemAddress, data: PriceCreate, session: Writing, actor: Actor, response: Response
+    key: ItemAddress,
+    data: PriceCreate,
+    session: Writing,
+    actor: Actor,
+    may_correct: MayCorrect,
+    response: Response,
 ) -> PriceRow:
-    """Append a row to the ledger: valid from now, from a future instant, or, as a correction, from a past one."""
-    row = await prices.record(session, key, data, actor=actor)
+    """Append a row to the ledger: valid from now, from a future instant, or, as a correction, from a past one.
+
+    A correction needs the scope `prices:correct`: that is a `valid_from` in the past, or `supersedes` with a row that
+    has begun.
+    """
+    row = await prices.record(session, key, data, actor=actor, may_correct=may_correct)
     response.headers[SEQ] = str(row.seq)
     return row
 
@@ -137,6 +151,7 @@ async def record_price(
 @router.get(
     "/items/{item:path}/prior-price",
     summary="The lowest price before a reduction",
+    dependencies=[requires(Scope.PRICES_READ)],
     responses=responses(UnknownItem, UnknownBook, NoPrice, HistoryTooShort, InvalidRequest),
 )
 async def read_prior_price(
@@ -158,16 +173,21 @@ async def read_prior_price(
 @router.delete(
     "/prices/{price_id}",
     summary="Void a price",
+    dependencies=[requires(Scope.PRICES_WRITE)],
     responses=responses(UnknownPrice, AlreadySuperseded, InvalidRequest),
 )
 async def void_price(
     price_id: Annotated[UUID, Path(description="Id of the price row")],
     session: Writing,
     actor: Actor,
+    may_correct: MayCorrect,
     response: Response,
 ) -> PriceRow:
-    """The row stops answering from now on; what was known before stays known. Voiding takes a seq of its own."""
-    written = await prices.void(session, price_id, actor=actor)
+    """The row stops answering; what was known before stays known. Voiding takes a seq of its own.
+
+    If the row has begun, that is a correction, which needs the scope `prices:correct`.
+    """
+    written = await prices.void(session, price_id, actor=actor, may_correct=may_correct)
     response.headers[SEQ] = str(written.seq)
     return written.document
 
@@ -175,6 +195,7 @@ async def void_price(
 @router.post(
     "/prices:lookup",
     summary="Price many items at once",
+    dependencies=[requires(Scope.PRICES_READ)],
     responses=responses(UnknownBook, InvalidRequest, *BODY_PROBLEMS),
 )
 async def look_up_prices(data: Lookup, session: Reading) -> LookupAnswer:
@@ -182,7 +203,12 @@ async def look_up_prices(data: Lookup, session: Reading) -> LookupAnswer:
     return await lookups.look_up(session, data)
 
 
-@router.get("/schedule", summary="What changes next?", responses=responses(UnknownBook, InvalidRequest))
+@router.get(
+    "/schedule",
+    summary="What changes next?",
+    dependencies=[requires(Scope.PRICES_READ)],
+    responses=responses(UnknownBook, InvalidRequest),
+)
 async def read_schedule(
     session: Reading,
     cursors: CursorCodec,

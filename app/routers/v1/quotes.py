@@ -7,9 +7,10 @@ from fastapi import APIRouter, Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
+from app.access import Scope
 from app.dependencies import Reading
 from app.errors import InvalidRequest, NoPrice, NotForSale, UnknownBook, UnknownItem, UnknownSeq
-from app.exact_json import ExactJsonRoute
+from app.exact_json import ExactJsonRoute, requires
 from app.problems import BODY_PROBLEMS, responses
 from app.schemas.quote import Quote, QuoteRequest, Verification
 from app.services import quotes
@@ -19,7 +20,12 @@ router = APIRouter(tags=["quotes"], route_class=ExactJsonRoute)
 _PROBLEMS = (UnknownBook, UnknownItem, NoPrice, NotForSale, InvalidRequest, *BODY_PROBLEMS)
 
 
-@router.post("/quotes", summary="What does it cost together?", responses=responses(*_PROBLEMS))
+@router.post(
+    "/quotes",
+    summary="What does it cost together?",
+    dependencies=[requires(Scope.QUOTES)],
+    responses=responses(*_PROBLEMS),
+)
 async def make_quote(
     data: QuoteRequest,
     session: Reading,
@@ -33,12 +39,16 @@ async def make_quote(
 
 
 async def _as_sent(request: Request) -> Mapping[str, Any]:
-    document: dict[str, Any] = await request.json()
+    # Without a body there is nothing to compare, and the fault is the body's.
+    document: dict[str, Any] = await request.json() if await request.body() else {}
     return document
 
 
 @router.post(
-    "/quotes:verify", summary="Is this quote right?", responses=responses(UnknownSeq, InvalidRequest, *BODY_PROBLEMS)
+    "/quotes:verify",
+    summary="Is this quote right?",
+    dependencies=[requires(Scope.QUOTES)],
+    responses=responses(UnknownSeq, InvalidRequest, *BODY_PROBLEMS),
 )
 async def verify_quote(
     data: Quote, sent: Annotated[Mapping[str, Any], Depends(_as_sent)], session: Reading

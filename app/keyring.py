@@ -1,0 +1,161 @@
+"""Who sends a request: the keys that are in force, held in memory, and never trusted for longer than a moment."""
+
+import asyncio
+import hashlib
+import hmac
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import structlog
+from pydantic import SecretStr
+
+from app.access import ADMIN, ANONYMOUS, Caller
+from app.database import Database, ReadSession
+from app.errors import ProblemError, Unauthenticated
+from app.key_token import KeySecret, KeyToken
+from app.observability.metrics import AUTH_FAILURES, AuthFailure
+from app.services import keys
+from app.services.keys import LiveKey
+from app.settings import Settings
+
+logger = structlog.get_logger(__name__)
+
+_TRUSTED_SECONDS = 1.5
+"""How old the last look at the database may be. So a key that is revoked is refused everywhere within two seconds,
+whatever becomes of notifications."""
+
+
+class KeyRing:
+    """All keys in force. The follower keeps it fresh as it looks for changes; where it does not, requests look."""
+
+    def __init__(self, database: Database, settings: Settings) -> None:
+        self._database = database
+        self.auth_required = settings.auth_required
+        self._admin_digest = _digest(settings.admin_key)
+        self.secret = KeySecret(settings.secret_key.get_secret_value())
+        previous = settings.secret_key_previous
+        self._secrets = [self.secret] + ([KeySecret(previous.get_secret_value())] if previous else [])
+        self._keys: dict[str, LiveKey] = {}
+        self._version: int | None = None
+        self._confirmed_at = float("-inf")
+        self._look: asyncio.Task[None] | None = None
+        self._renewing: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    async def caller(self, authorization: Sequence[str]) -> Caller:
+        """Who sends a request with these ``Authorization`` headers.
+
+        :raises Unauthenticated: if a key is needed and there is none, or one that is not accepted.
+        :raises DatabaseUnavailable: if the database had to be asked and is not there; and what else reads raise.
+        """
+        if not authorization:
+            if self.auth_required:
+                raise _refused(AuthFailure.MISSING)
+            return ANONYMOUS
+        scheme, _, text = authorization[0].strip().partition(" ")
+        if len(authorization) > 1 or scheme.lower() != "bearer":
+            raise _refused(AuthFailure.MALFORMED)
+        text = text.strip()
+        # Digests, because the comparison of two texts tells how long the right one is.
+        if hmac.compare_digest(_sha256(text), self._admin_digest):
+            return ADMIN
+        token = KeyToken.parse(text)
+        if token is None:
+            raise _refused(AuthFailure.MALFORMED)
+        await self._fresh(_TRUSTED_SECONDS)
+        if token.id not in self._keys:
+            # It may have been made a moment ago, here or elsewhere.
+            await self._fresh(0)
+        return await self._recognise(token)
+
+    def accepts(self, caller: Caller) -> bool:
+        """Whether one who was admitted before still would be, as far as is known without looking at the database."""
+        if caller in (ADMIN, ANONYMOUS):
+            return True
+        key = self._keys.get(caller.id)
+        return key is not None and not _expired(key.caller)
+
+    def still(self, caller: Caller) -> None:
+        """The same, for an answer that was waited for.
+
+        :raises Unauthenticated: if not.
+        """
+        if not self.accepts(caller):
+            raise _refused(AuthFailure.UNKNOWN)
+
+    async def _recognise(self, token: KeyToken) -> Caller:
+        key = self._keys.get(token.id)
+        secret = next((one for one in self._secrets if key is not None and one.id == key.secret_key_id), None)
+        if secret is None or key is None:
+            self.secret.matches(token, self.secret.no_digest)
+            raise _refused(AuthFailure.UNKNOWN)
+        if not secret.matches(token, key.digest):
+            raise _refused(AuthFailure.UNKNOWN)
+        if _expired(key.caller):
+            raise _refused(AuthFailure.EXPIRED)
+        if secret is not self.secret:
+            await self._renew(token)
+        return key.caller
+
+    async def _renew(self, token: KeyToken) -> None:
+        """Store the digest of the new secret key. If that fails, the next request of the key comes by here again."""
+        if token.id in self._renewing:
+            return
+        self._renewing.add(token.id)
+        try:
+            async with self._database.writing() as session:
+                await keys.renew(session, token, self.secret)
+            logger.info("key renewed with the new secret key", key_id=token.id)
+        except ProblemError as error:
+            logger.warning("key not renewed with the new secret key", key_id=token.id, reason=error.detail)
+        finally:
+            self._renewing.discard(token.id)
+
+    async def confirm(self, session: ReadSession, version: int, looked_at: float) -> None:
+        """Somebody saw which state the keys are in: take it over, if it is another one.
+
+        :param looked_at: on the monotonic clock, before the statement was sent.
+        """
+        if version != self._version:
+            self._keys = await keys.live(session)
+            self._version = version
+        self._confirmed_at = max(self._confirmed_at, looked_at)
+
+    async def _fresh(self, seconds: float) -> None:
+        """Return once the keys are as they were so long ago. One look serves all who wait for it."""
+        arrived_at = time.monotonic()
+        while self._confirmed_at < arrived_at - seconds:
+            if self._look is None or self._look.done():
+                self._look = asyncio.create_task(self._ask())
+                # There may be nobody left to raise it to.
+                self._look.add_done_callback(lambda task: task.cancelled() or task.exception())
+            await asyncio.shield(self._look)
+
+    async def _ask(self) -> None:
+        looked_at = time.monotonic()
+        async with self._database.reading() as session:
+            await self.confirm(session, await keys.version(session), looked_at)
+
+
+def _expired(caller: Caller) -> bool:
+    return caller.expires_at is not None and caller.expires_at <= datetime.now(UTC)
+
+
+def _refused(reason: AuthFailure) -> Unauthenticated:
+    AUTH_FAILURES.labels(reason).inc()
+    if reason is AuthFailure.MISSING:
+        return Unauthenticated("Send a key in the header Authorization: Bearer pb_...", key_was_sent=False)
+    # One text for all, so that nobody learns from it which keys there are.
+    return Unauthenticated("The key is not accepted: it is unknown, expired or revoked.", key_was_sent=True)
+
+
+def _sha256(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+
+
+def _digest(key: SecretStr | None) -> bytes:
+    # Without a key, nothing that anybody sends has this digest.
+    return _sha256(key.get_secret_value()) if key else bytes(32)

@@ -1,0 +1,289 @@
+"""Keys: made, listed, revoked, expired, rotated; and what they may correct."""
+
+import asyncio
+import io
+import logging
+import re
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import asyncpg
+import httpx2
+import pytest
+
+from app.access import Scope
+from app.observability import logs
+from app.settings import Settings
+from tests.support.access import ADMIN_KEY, bearer, guarded, make_key
+
+ADMIN = bearer(ADMIN_KEY)
+
+
+@pytest.fixture
+async def guard(settings: Settings, client: httpx2.AsyncClient) -> AsyncIterator[httpx2.AsyncClient]:
+    async with guarded(settings) as result:
+        yield result
+
+
+async def whoami(client: httpx2.AsyncClient, key: str) -> int:
+    return (await client.get("/v1/whoami", headers=bearer(key))).status_code
+
+
+async def eventually(client: httpx2.AsyncClient, key: str, status: int) -> float:
+    """Seconds until it answers that; no longer than somebody would wait."""
+    began = time.monotonic()
+    while await whoami(client, key) != status:
+        assert time.monotonic() - began < 20, f"never {status}"
+        await asyncio.sleep(0.02)
+    return time.monotonic() - began
+
+
+async def test_a_key_is_shown_once_and_only_a_digest_is_kept(
+    guard: httpx2.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    made = await guard.post("/v1/keys", json={"name": "till", "scopes": ["prices:read", "items:read"]}, headers=ADMIN)
+    key = made.json()
+    assert made.headers["Location"] == f"/v1/keys/{key['id']}"
+    assert made.headers["Cache-Control"] == "no-store"
+    assert re.fullmatch(rf"pb_{key['id']}_[\w-]{{43}}", key["key"])
+    assert key["scopes"] == ["items:read", "prices:read"]
+    assert key["created_by"] == "admin"
+    read = (await guard.get(made.headers["Location"], headers=ADMIN)).json()
+    assert read == {name: value for name, value in key.items() if name != "key"}
+    assert (await guard.get("/v1/keys", headers=ADMIN)).json() == {"keys": [read], "next": None}
+    secret = key["key"].rpartition(f"{key['id']}_")[2]
+    assert secret not in str(dict(await owner.fetchrow("SELECT * FROM api_keys")))
+    me = (await guard.get("/v1/whoami", headers=bearer(key["key"]))).json()
+    assert me == {
+        "id": key["id"],
+        "name": "till",
+        "scopes": ["items:read", "prices:read"],
+        "expires_at": None,
+        "auth_required": True,
+    }
+
+
+async def test_the_ledger_says_who(guard: httpx2.AsyncClient) -> None:
+    key = await make_key(guard, "buyer", ["items:write", "prices:write"])
+    done = await guard.post("/v1/items", json={"name": "A", "price": {"amount": "1"}}, headers=bearer(key["key"]))
+    assert done.status_code == 201, done.text
+    page = (await guard.get("/v1/changes?after=1", headers=ADMIN)).json()
+    assert {change["actor"] for change in page["changes"]} == {"buyer"}
+
+
+async def test_the_first_price_of_an_item_needs_the_scope_for_prices(guard: httpx2.AsyncClient) -> None:
+    key = bearer((await make_key(guard, "items", ["items:write"]))["key"])
+    assert (await guard.post("/v1/items", json={"name": "A"}, headers=key)).status_code == 201
+    refused = await guard.post("/v1/items", json={"name": "A", "price": {"amount": "1"}}, headers=key)
+    assert refused.status_code == 403
+    assert "prices:write" in refused.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("document", "slug"),
+    [
+        ({"name": "admin", "scopes": ["quotes"]}, "invalid-request"),
+        ({"name": "Till", "scopes": ["quotes"]}, "invalid-request"),
+        ({"name": "till", "scopes": []}, "invalid-request"),
+        ({"name": "till", "scopes": ["prices"]}, "invalid-request"),
+        ({"name": "till", "scopes": ["quotes"], "expires_at": "2020-01-01T00:00:00Z"}, "invalid-request"),
+        ({"name": "till", "scopes": ["quotes"], "expires_at": "2030-01-01"}, "invalid-request"),
+        ({"name": "taken", "scopes": ["quotes"]}, "duplicate-key-name"),
+    ],
+)
+async def test_keys_that_cannot_be(guard: httpx2.AsyncClient, document: dict[str, Any], slug: str) -> None:
+    await make_key(guard, "taken", ["quotes"])
+    refused = await guard.post("/v1/keys", json=document, headers=ADMIN)
+    assert refused.json()["type"] == f"/problems/{slug}"
+
+
+async def test_a_name_is_free_again_after_its_key_was_revoked(guard: httpx2.AsyncClient) -> None:
+    first = await make_key(guard, "till", ["quotes"])
+    for _ in range(2):
+        gone = await guard.delete(f"/v1/keys/{first['id']}", headers=ADMIN)
+        assert gone.status_code == 200
+        assert gone.json()["revoked_by"] == "admin"
+    second = await make_key(guard, "till", ["quotes"])
+    listed = {
+        word: [key["id"] for key in (await guard.get(f"/v1/keys?revoked={word}", headers=ADMIN)).json()["keys"]]
+        for word in ("false", "true", "any")
+    }
+    assert listed == {"false": [second["id"]], "true": [first["id"]], "any": [first["id"], second["id"]]}
+    assert (await guard.delete("/v1/keys/0000000000000000", headers=ADMIN)).json()["type"] == "/problems/unknown-key"
+
+
+async def test_pages_of_keys(guard: httpx2.AsyncClient) -> None:
+    made = [(await make_key(guard, f"key-{number}", ["quotes"]))["id"] for number in range(5)]
+    found, cursor = [], None
+    while True:
+        params: dict[str, Any] = {"limit": 2} | ({"cursor": cursor} if cursor else {})
+        page = (await guard.get("/v1/keys", params=params, headers=ADMIN)).json()
+        found += [key["id"] for key in page["keys"]]
+        if (cursor := page["next"]) is None:
+            break
+    assert found == made
+
+
+@pytest.mark.parametrize("follower", ["listens", "hears nothing and sleeps"])
+async def test_every_process_refuses_a_revoked_key_within_two_seconds(
+    settings: Settings, client: httpx2.AsyncClient, follower: str
+) -> None:
+    changes = {} if follower == "listens" else {"feed_poll_seconds": 60.0}
+    async with guarded(settings) as here, guarded(settings, **changes) as there:
+        if follower != "listens":
+            there.app.state.follower._hear = lambda: None  # type: ignore[attr-defined]
+        key = await make_key(here, "till", ["quotes"])
+        await eventually(there, key["key"], 200)
+        await here.delete(f"/v1/keys/{key['id']}", headers=ADMIN)
+        # Generous for a machine that does other things, too; what it takes is in docs/proofs.md.
+        assert await eventually(there, key["key"], 401) < 4
+        assert await eventually(here, key["key"], 401) < 4
+
+
+async def test_a_stream_ends_with_its_key(guard: httpx2.AsyncClient) -> None:
+    key = await make_key(guard, "consumer", ["changes:read"])
+    keys = guard.app.state.keys  # type: ignore[attr-defined]
+    assert await whoami(guard, key["key"]) == 200
+    caller = keys._keys[key["id"]].caller
+    assert keys.accepts(caller)
+    await guard.delete(f"/v1/keys/{key['id']}", headers=ADMIN)
+    await eventually(guard, key["key"], 401)
+    assert not keys.accepts(caller)
+    poll = asyncio.create_task(guard.get("/v1/changes?after=0&wait=1", headers=bearer(key["key"])))
+    assert (await poll).status_code == 401
+
+
+async def test_a_long_poll_that_waited_over_the_end_of_its_key_is_refused(guard: httpx2.AsyncClient) -> None:
+    key = await make_key(guard, "consumer", ["changes:read"])
+    head = (await guard.get("/v1/changes", headers=ADMIN)).json()["head"]
+    poll = asyncio.create_task(guard.get(f"/v1/changes?after={head}&wait=30", headers=bearer(key["key"])))
+    traffic = guard.app.state.traffic  # type: ignore[attr-defined]
+    while not any(traffic.waiting.values()):  # noqa: ASYNC110 - it tells nobody
+        await asyncio.sleep(0.01)
+    await guard.delete(f"/v1/keys/{key['id']}", headers=ADMIN)
+    await eventually(guard, key["key"], 401)
+    await guard.post("/v1/items", json={"name": "A"}, headers=ADMIN)
+    assert (await poll).status_code == 401
+
+
+async def test_a_key_expires_by_itself(guard: httpx2.AsyncClient) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=3)
+    key = await make_key(guard, "guest", ["quotes"], expires_at=soon.isoformat())
+    assert await whoami(guard, key["key"]) == 200
+    await eventually(guard, key["key"], 401)
+    assert datetime.now(UTC) >= soon
+
+
+async def test_the_secret_key_is_changed_without_losing_a_key(
+    settings: Settings, client: httpx2.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    old, new = "the-first-secret-key-of-this-test-0123456789", "the-second-secret-key-of-this-test-0123456789"
+    async with guarded(settings, secret_key=old) as app:
+        used = (await make_key(app, "used", ["quotes"]))["key"]
+        idle = (await make_key(app, "idle", ["quotes"]))["key"]
+    async with guarded(settings, secret_key=new, secret_key_previous=old) as app:
+        assert await whoami(app, used) == 200
+        made = (await make_key(app, "made", ["quotes"]))["key"]
+    async with guarded(settings, secret_key=new) as app:
+        assert await whoami(app, used) == 200
+        assert await whoami(app, made) == 200
+        assert await whoami(app, idle) == 401
+    assert await owner.fetchval("SELECT count(DISTINCT secret_key_id) FROM api_keys") == 2
+
+
+async def test_the_admin_key_needs_no_database(settings: Settings, client: httpx2.AsyncClient) -> None:
+    async with guarded(settings) as app:
+        key = await make_key(app, "till", ["quotes"])
+        ring = app.app.state.keys  # type: ignore[attr-defined]
+
+        async def away() -> None:
+            raise OSError
+
+        ring._ask, ring._confirmed_at = away, 0.0
+        app.app.state.follower._keys = type(  # type: ignore[attr-defined]
+            "Nobody", (), {"confirm": staticmethod(lambda *_: asyncio.sleep(0))}
+        )()
+        assert (await app.get("/v1/whoami", headers=ADMIN)).status_code == 200
+        assert await whoami(app, f"pb_{key['id']}_short") == 401
+
+
+class TestCorrections:
+    """A key without ``prices:correct`` cannot change what was answered in the past."""
+
+    @pytest.fixture
+    async def buyer(self, guard: httpx2.AsyncClient) -> dict[str, str]:
+        scopes: list[Scope] = [Scope.ITEMS_WRITE, Scope.PRICES_WRITE, Scope.PRICES_READ, Scope.IMPORTS]
+        return bearer((await make_key(guard, "buyer", scopes))["key"])
+
+    @staticmethod
+    async def item(guard: httpx2.AsyncClient, **price: Any) -> str:
+        done = await guard.post(
+            "/v1/items", json={"name": "A", "sku": "A", "price": {"amount": "1", **price}}, headers=ADMIN
+        )
+        assert done.status_code == 201, done.text
+        return str(done.json()["id"])
+
+    async def test_a_price_from_the_past(self, guard: httpx2.AsyncClient, buyer: dict[str, str]) -> None:
+        item = await self.item(guard)
+        past = {"amount": "2", "valid_from": "2020-01-01T00:00:00Z"}
+        refused = await guard.post(f"/v1/items/{item}/prices", json=past, headers=buyer)
+        assert refused.status_code == 403
+        assert refused.json()["errors"][0]["pointer"] == "/valid_from"
+        assert (await guard.post(f"/v1/items/{item}/prices", json=past, headers=ADMIN)).status_code == 201
+        now = {"amount": "2", "valid_from": datetime.now(UTC).isoformat()}
+        assert (await guard.post(f"/v1/items/{item}/prices", json=now, headers=buyer)).status_code == 201
+        first = {"name": "B", "price": past}
+        assert (await guard.post("/v1/items", json=first, headers=buyer)).status_code == 403
+        assert (await guard.get("/v1/items?limit=9", headers=ADMIN)).json()["items"][1:] == []
+
+    async def test_superseding_and_voiding(self, guard: httpx2.AsyncClient, buyer: dict[str, str]) -> None:
+        item = await self.item(guard, valid_from="2020-01-01T00:00:00Z")
+        (row,) = (await guard.get(f"/v1/items/{item}/prices?rows=true", headers=ADMIN)).json()["rows"]
+        changed = {"amount": "2", "supersedes": row["id"]}
+        assert (await guard.post(f"/v1/items/{item}/prices", json=changed, headers=buyer)).status_code == 403
+        assert (await guard.delete(f"/v1/prices/{row['id']}", headers=buyer)).status_code == 403
+        future = {"amount": "3", "valid_from": "2090-01-01T00:00:00Z"}
+        scheduled = (await guard.post(f"/v1/items/{item}/prices", json=future, headers=buyer)).json()["id"]
+        moved = await guard.post(f"/v1/items/{item}/prices", json=future | {"supersedes": scheduled}, headers=buyer)
+        assert moved.status_code == 201
+        assert (await guard.delete(f"/v1/prices/{moved.json()['id']}", headers=buyer)).status_code == 200
+        assert (await guard.delete(f"/v1/prices/{row['id']}", headers=ADMIN)).status_code == 200
+
+    async def test_an_import(self, guard: httpx2.AsyncClient, buyer: dict[str, str]) -> None:
+        rows = b"sku,name,amount,valid_from\nP,P,1,2020-01-01T00:00:00Z\nQ,Q,1,\n"
+        text = {"Content-Type": "text/csv"}
+        preview = (await guard.post("/v1/imports", content=rows, headers=buyer | text)).json()
+        refused = await guard.post(f"/v1/imports/{preview['id']}:apply", headers=buyer)
+        assert refused.status_code == 403
+        assert refused.json()["detail"].startswith("1 of its rows begin in the past")
+        assert (await guard.post(f"/v1/imports/{preview['id']}:apply", headers=ADMIN)).json()["state"] == "applied"
+        plain = b"sku,name,amount\nR,R,1\n"
+        done = await guard.post("/v1/imports?mode=apply", content=plain, headers=buyer | text)
+        assert done.json()["state"] == "applied"
+
+
+async def test_no_key_is_logged(guard: httpx2.AsyncClient) -> None:
+    printed = io.StringIO()
+    handler = logging.StreamHandler(printed)
+    handler.setFormatter(logs.formatter("json", [ADMIN_KEY]))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    try:
+        key = await make_key(guard, "till", ["quotes"])
+        secret = key["key"].rpartition(f"{key['id']}_")[2]
+        wrong = f"pb_{key['id']}_{secret[::-1]}"
+        for text in (key["key"], wrong, ADMIN_KEY):
+            await guard.get("/v1/whoami", headers=bearer(text))
+            await guard.get(f"/v1/keys/{text}", headers=ADMIN)
+            await guard.get("/v1/whoami", params={"key": text}, headers=bearer(text))
+            await guard.post("/v1/keys", json={"name": text}, headers=bearer(text))
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+    assert f"/v1/keys/pb_{key['id']}_***" in printed.getvalue()
+    for word in (secret, secret[::-1], ADMIN_KEY):
+        assert word not in printed.getvalue()
