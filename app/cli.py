@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import signal
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn
 
@@ -229,6 +230,71 @@ def follow(
         if verify and not follow_command.verify(url, target, book, report=report):
             raise typer.Exit(3)
     except (client.ServiceError, copy_file.CopyError, follow_command.FollowError) as error:
+        _fail(str(error))
+
+
+keys = typer.Typer(no_args_is_help=True, help="Make, list and revoke keys; PRICEBOOK_KEY must have the scope admin.")
+cli.add_typer(keys, name="keys")
+
+Url = Annotated[str, typer.Option("--url", envvar="PRICEBOOK_URL", help="Address of the service")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the service's answer as it is")]
+
+
+@keys.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="What the ledger records as the actor, such as till-12")],
+    scope: Annotated[list[str], typer.Option("--scope", help="What it allows, such as prices:read; repeat it")],
+    expires_at: Annotated[datetime | None, typer.Option(help="Until when it is accepted; default: for ever")] = None,
+    as_json: AsJson = False,
+    url: Url = "http://127.0.0.1:8000",
+) -> None:
+    """Make a key and print it, this once. Words go to standard error, so KEY=$(pricebook keys create ...) takes it."""
+    from app import client, keys_command
+
+    try:
+        keys_command.create(url, name, scope, expires_at, as_json=as_json)
+    except client.ServiceError as error:
+        _fail(str(error))
+
+
+@keys.command("list")
+def list_keys(
+    every: Annotated[bool, typer.Option("--all", help="Revoked ones too")] = False,
+    as_json: AsJson = False,
+    url: Url = "http://127.0.0.1:8000",
+) -> None:
+    """List the keys. Secrets are not among what is known of them."""
+    from app import client, keys_command
+
+    try:
+        keys_command.show(url, every=every, as_json=as_json)
+    except client.ServiceError as error:
+        _fail(str(error))
+
+
+@keys.command("revoke")
+def revoke_key(
+    key_id: Annotated[str, typer.Argument(metavar="ID", help="Its id, from the list")],
+    as_json: AsJson = False,
+    url: Url = "http://127.0.0.1:8000",
+) -> None:
+    """Revoke a key: within two seconds no replica accepts it."""
+    from app import client, keys_command
+
+    try:
+        keys_command.revoke(url, key_id, as_json=as_json)
+    except client.ServiceError as error:
+        _fail(str(error))
+
+
+@keys.command()
+def whoami(as_json: AsJson = False, url: Url = "http://127.0.0.1:8000") -> None:
+    """Say whom the service takes PRICEBOOK_KEY for, and what that key allows."""
+    from app import client, keys_command
+
+    try:
+        keys_command.whoami(url, as_json=as_json)
+    except client.ServiceError as error:
         _fail(str(error))
 
 

@@ -1,6 +1,7 @@
 """`pricebook demo`: a sample price list goes in over HTTP, and three questions show what as-of means."""
 
 import csv
+import os
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from itertools import groupby
@@ -11,6 +12,8 @@ import httpx2
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+
+from app.client import KEY_VARIABLE
 
 _SHOWN = "PB-1001"
 """The item that the questions are about: it has a past, a present, a sale and a future price in the sample."""
@@ -29,7 +32,9 @@ async def run(file: Path, url: str) -> None:
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     items = list(_read(file, today))
     try:
-        async with httpx2.AsyncClient(base_url=url, timeout=10) as client:
+        key = os.environ.get(KEY_VARIABLE)
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        async with httpx2.AsyncClient(base_url=url, timeout=10, headers=headers) as client:
             new = 0
             for item, prices in track(items, "Loading", console=console):
                 new += await _load(client, item, prices)

@@ -15,7 +15,7 @@ from tests.support.processes import PRICEBOOK, SECRET, environment, run, running
 _EXAMPLE = re.compile(r"^```console\n(.*?)^```\n+^```(json|text)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
 
-def check(page: Path, database: URL, directory: Path) -> int:
+def check(page: Path, database: URL, directory: Path, **settings: object) -> int:
     """Run a page's commands in their order, as a reader would in one shell, and compare what they print.
 
     A block ``console`` is followed by a block ``json``, part of the last document that the commands print, or by a
@@ -24,6 +24,7 @@ def check(page: Path, database: URL, directory: Path) -> int:
 
     :param database: an empty database, for the service that the page talks to.
     :param directory: where the commands run.
+    :param settings: of that service; the commands have them in their environment.
     :returns: the number of examples.
     """
     text = page.read_text()
@@ -35,14 +36,15 @@ def check(page: Path, database: URL, directory: Path) -> int:
     migrated = run("migrate", directory=directory, database_url=url)
     assert migrated.returncode == 0, migrated.stderr
     outputs = [directory / f"answer-{number}" for number in range(len(examples))]
-    with running("serve", directory, database_url=url, secret_key=SECRET) as service:
+    with running("serve", directory, database_url=url, secret_key=SECRET, **settings) as service:
         script = "\n".join(
             f"{{\n{_commands(block)}}} > {output}" for (block, _, _), output in zip(examples, outputs, strict=True)
         )
         shell = subprocess.run(
             ["bash", "-c", script.replace("http://127.0.0.1:8000", service.api)],
             cwd=directory,
-            env=environment(pricebook_url=service.api) | {"PATH": f"{PRICEBOOK.parent}:{os.environ['PATH']}"},
+            env=environment(pricebook_url=service.api, **settings)
+            | {"PATH": f"{PRICEBOOK.parent}:{os.environ['PATH']}"},
             capture_output=True,
             text=True,
             timeout=120,
