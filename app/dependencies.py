@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
 
+from app import idempotency
 from app.access import Caller, Scope
 from app.database import Database, ReadSession, WriteSession
 from app.errors import UnknownItem
@@ -33,8 +34,9 @@ async def _read_session(database: Connections) -> AsyncIterator[ReadSession]:
         yield session
 
 
-async def _write_session(database: Connections) -> AsyncIterator[WriteSession]:
+async def _write_session(database: Connections, request: Request) -> AsyncIterator[WriteSession]:
     async with database.writing() as session:
+        await idempotency.claim(session, request)
         yield session
 
 

@@ -225,6 +225,18 @@ class ImportNotOpen(ProblemError):
     slug, title, status = "import-not-open", "The import is not open", 409
 
 
+class RequestInProgress(ProblemError):
+    """Another request with this `Idempotency-Key` is being worked on. Send it again after `Retry-After`."""
+
+    slug, title, status = "request-in-progress", "The request is being worked on", 409
+
+
+class IdempotencyKeyReused(ProblemError):
+    """This `Idempotency-Key` was used for another request. A key names one request; make a new one for each."""
+
+    slug, title, status = "idempotency-key-reused", "The idempotency key was used before", 422
+
+
 class AlreadySuperseded(ProblemError):
     """The price row was superseded or voided before. To bring an old price back, record it again."""
 

@@ -19,6 +19,7 @@ from fastapi.security import HTTPBearer
 
 from app.access import Caller, Scope
 from app.errors import FieldError, InvalidRequest, NotAcceptable, UnsupportedMediaType
+from app.idempotency import IDEMPOTENT, IDEMPOTENT_UPLOAD, Idempotency
 from app.keyring import KeyRing
 
 
@@ -155,7 +156,15 @@ class ExactJsonRoute(APIRoute):
             _check_query(request, known)
             if self.body_field is not None:
                 _check_content_type(request)
-            return await handle(_ExactRequest(request.scope, request.receive))
+            exact = _ExactRequest(request.scope, request.receive)
+            idempotency: Idempotency = request.app.state.idempotency
+            if IDEMPOTENT in self.dependencies:
+                return await idempotency.answer(exact, handle)
+            if IDEMPOTENT_UPLOAD in self.dependencies:
+                return await idempotency.answer_upload(
+                    exact, handle, lambda receive: _ExactRequest(request.scope, receive)
+                )
+            return await handle(exact)
 
         return handle_exactly
 

@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy import func, select
 
 from app.database import Database, WriteSession, explain
-from app.services import changes, imports
+from app.services import changes, imports, stored_answers
 from app.settings import Settings
 
 logger = structlog.get_logger(__name__)
@@ -29,6 +29,7 @@ def jobs(settings: Settings) -> dict[str, Job]:
     jobs: dict[str, Job] = {
         "expire imports": imports.expire,
         "forget staged rows": imports.forget_staged,
+        "forget answers": functools.partial(stored_answers.forget, hours=settings.idempotency_hours),
         "forget rows of imports": functools.partial(imports.forget_rows, report_days=settings.import_report_days),
     }
     if settings.feed_retention_days:

@@ -12,6 +12,7 @@ from app.database import Database
 from app.feed import Feed
 from app.follower import Follower
 from app.housekeeping import Housekeeping
+from app.idempotency import Idempotency
 from app.keyring import KeyRing
 from app.lifespan import admin_server
 from app.middleware.body_limit import BodyLimitMiddleware
@@ -84,6 +85,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.state.price_max_age_seconds = settings.price_max_age_seconds
     app.state.import_limits = Limits(settings.max_import_rows, settings.import_preview_hours)
     app.state.keys = keys
+    app.state.idempotency = Idempotency(database, settings.idempotency_hours)
     previous = settings.secret_key_previous
     app.state.cursors = Cursors(
         settings.secret_key.get_secret_value(), previous.get_secret_value() if previous else None

@@ -16,6 +16,7 @@ from app.errors import (
     DatabaseUnavailable,
     FieldError,
     Forbidden,
+    IdempotencyKeyReused,
     InternalError,
     InvalidRequest,
     MalformedRequest,
@@ -24,6 +25,7 @@ from app.errors import (
     NotFound,
     Overloaded,
     ProblemError,
+    RequestInProgress,
     Unauthenticated,
     UnsupportedMediaType,
 )
@@ -33,7 +35,10 @@ MEDIA_TYPE = "application/problem+json"
 _MOST_FAULTS = 100
 
 BODY_PROBLEMS = (ContentTooLarge, UnsupportedMediaType)
-"""What an operation with a JSON body may answer besides its own problems."""
+"""What an operation with a body may answer besides its own problems."""
+
+POST_PROBLEMS = (*BODY_PROBLEMS, RequestInProgress, IdempotencyKeyReused)
+"""What a POST may."""
 
 _ALWAYS = (NotAcceptable, InvalidRequest, InternalError, Busy, DatabaseUnavailable, Overloaded)
 _ASKED_FOR_A_KEY = (Unauthenticated, Forbidden)

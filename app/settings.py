@@ -124,6 +124,9 @@ class Settings(BaseSettings):
     import_report_days: Annotated[float, Field(gt=0, le=36_500)] = Field(
         30.0, description="How long the rows of an import's report are kept"
     )
+    idempotency_hours: Annotated[float, Field(gt=0, le=8_760)] = Field(
+        24.0, description="How long a request with an Idempotency-Key is answered as before when it is sent again"
+    )
     ledger_watch_seconds: Annotated[float, Field(gt=0, le=3_600)] = Field(
         5.0, description="How often a process looks at the ledger for its metrics"
     )

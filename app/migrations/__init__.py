@@ -52,7 +52,7 @@ _GRANTS = {
     "import_staging": "SELECT, INSERT, DELETE, MAINTAIN",
     "import_rows": "SELECT, INSERT, DELETE, MAINTAIN",
     "api_keys": "SELECT, INSERT, UPDATE",
-    "stored_answers": "SELECT, INSERT, DELETE",
+    "stored_answers": "SELECT, INSERT, UPDATE, DELETE",
 }
 
 

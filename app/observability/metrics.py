@@ -92,6 +92,7 @@ class AuthFailure(StrEnum):
     EXPIRED = "expired"
 
 
+REPLAYS = Counter("pricebook_replays", "Requests answered as before, by their Idempotency-Key.", registry=_EVENTS)
 AUTH_FAILURES = Counter(
     "pricebook_auth_failures", "Requests refused for want of a key that is accepted.", ["reason"], registry=_EVENTS
 )

@@ -9,7 +9,8 @@ from app.access import Scope
 from app.dependencies import Actor, CursorCodec, ItemAddress, Reading, Writing
 from app.errors import InvalidRequest, UnknownItem
 from app.exact_json import ExactJsonResponse, ExactJsonRoute, requires
-from app.problems import BODY_PROBLEMS, responses
+from app.idempotency import IDEMPOTENT
+from app.problems import POST_PROBLEMS, responses
 from app.routers.headers import SEQ
 from app.schemas.item import PlainItem, PlainItemCreate
 from app.services import plain_items
@@ -20,9 +21,9 @@ router = APIRouter(prefix="/items", tags=["plain form"], route_class=ExactJsonRo
 @router.post(
     "/",
     summary="Create an item with its price",
-    dependencies=[requires(Scope.ITEMS_WRITE, Scope.PRICES_WRITE)],
+    dependencies=[requires(Scope.ITEMS_WRITE, Scope.PRICES_WRITE), IDEMPOTENT],
     response_model=PlainItem,
-    responses=responses(InvalidRequest, *BODY_PROBLEMS),
+    responses=responses(InvalidRequest, *POST_PROBLEMS),
 )
 async def create_item(data: PlainItemCreate, session: Writing, actor: Actor) -> Response:
     """`price` holds from now on in the book `default`; `tax` is an amount on top of it. Unknown fields are ignored."""

@@ -61,7 +61,8 @@ class NewKey(Key):
 
     model_config = ConfigDict(json_schema_extra={"examples": [examples.NEW_KEY]})
 
-    key: str
+    key: str | None
+    """Null where the request was sent again: the secret was in the first answer only."""
 
 
 class KeyList(Output):

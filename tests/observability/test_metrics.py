@@ -41,6 +41,7 @@ PROMISED: dict[str, tuple[str, set[str]]] = {
     "pricebook_requests_shed_total": ("counter", set()),
     "pricebook_auth_failures_total": ("counter", {"reason"}),
     "pricebook_keys": ("gauge", set()),
+    "pricebook_replays_total": ("counter", set()),
     "pricebook_database_up": ("gauge", set()),
     "pricebook_database_pool_connections": ("gauge", {"pool", "state"}),
     "pricebook_database_pool_limit": ("gauge", {"pool"}),

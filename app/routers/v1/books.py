@@ -16,7 +16,8 @@ from app.errors import (
     UnknownBook,
 )
 from app.exact_json import ExactJsonRoute, requires
-from app.problems import BODY_PROBLEMS, responses
+from app.idempotency import IDEMPOTENT
+from app.problems import BODY_PROBLEMS, POST_PROBLEMS, responses
 from app.routers.headers import ETAG, LOCATION, SEQ
 from app.schemas.base import BookKey
 from app.schemas.book import Book, BookCreate, BookList, BookPatch
@@ -31,8 +32,8 @@ Key = Annotated[BookKey, Path(description="Key of the book", examples=["default"
     "",
     status_code=status.HTTP_201_CREATED,
     summary="Create a book",
-    dependencies=[requires(Scope.PRICES_WRITE)],
-    responses=responses(DuplicateBook, InvalidRequest, *BODY_PROBLEMS),
+    dependencies=[requires(Scope.PRICES_WRITE), IDEMPOTENT],
+    responses=responses(DuplicateBook, InvalidRequest, *POST_PROBLEMS),
 )
 async def create_book(data: BookCreate, session: Writing, actor: Actor, request: Request, response: Response) -> Book:
     """A price list in one currency."""

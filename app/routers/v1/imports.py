@@ -37,8 +37,9 @@ from app.errors import (
     UnsupportedMediaType,
 )
 from app.exact_json import requires
+from app.idempotency import IDEMPOTENT, IDEMPOTENT_UPLOAD
 from app.import_files import CHARSETS
-from app.problems import BODY_PROBLEMS, responses
+from app.problems import POST_PROBLEMS, responses
 from app.routers.files import CSV, NDJSON, FileRoute
 from app.routers.headers import CACHE_CONTROL, CONTENT_DISPOSITION, LOCATION, SEQ
 from app.schemas.base import BookKey, Moment, Rate
@@ -119,10 +120,10 @@ _BODY: dict[str, Any] = {
     "",
     status_code=status.HTTP_201_CREATED,
     summary="Import a price list",
-    dependencies=[requires(Scope.IMPORTS)],
+    dependencies=[requires(Scope.IMPORTS), IDEMPOTENT_UPLOAD],
     responses={
         **responses(
-            UnknownBook, InvalidRequest, UnreadableFile, ImportHasErrors, ImportConflict, ImportNotOpen, *BODY_PROBLEMS
+            UnknownBook, InvalidRequest, UnreadableFile, ImportHasErrors, ImportConflict, ImportNotOpen, *POST_PROBLEMS
         ),
         200: {"model": ImportRun, "description": "The same file for the same book and instant: that import"},
     },
@@ -225,8 +226,8 @@ async def list_imports(
 @router.post(
     "/{import_id}:apply",
     summary="Apply a preview",
-    dependencies=[requires(Scope.IMPORTS)],
-    responses=responses(UnknownImport, ImportNotOpen, ImportConflict, ImportHasErrors, InvalidRequest),
+    dependencies=[requires(Scope.IMPORTS), IDEMPOTENT],
+    responses=responses(UnknownImport, ImportNotOpen, ImportConflict, ImportHasErrors, InvalidRequest, *POST_PROBLEMS),
 )
 async def apply_import(
     import_id: Id, database: Connections, place: RequestPlace, actor: Actor, may_correct: MayCorrect, response: Response

@@ -29,7 +29,8 @@ from app.errors import (
     UnknownItem,
 )
 from app.exact_json import ExactJsonRoute, requires
-from app.problems import BODY_PROBLEMS, responses
+from app.idempotency import IDEMPOTENT
+from app.problems import BODY_PROBLEMS, POST_PROBLEMS, responses
 from app.routers.headers import ETAG, LOCATION, SEQ
 from app.schemas.base import Gtin, Name, Sku
 from app.schemas.item import Item, ItemCreate, ItemList, ItemPatch, PricedItem
@@ -43,8 +44,8 @@ router = APIRouter(prefix="/items", tags=["items"], route_class=ExactJsonRoute)
     "",
     status_code=status.HTTP_201_CREATED,
     summary="Create an item",
-    dependencies=[requires(Scope.ITEMS_WRITE)],
-    responses=responses(UnknownBook, DuplicateSku, DuplicateGtin, InvalidRequest, *BODY_PROBLEMS),
+    dependencies=[requires(Scope.ITEMS_WRITE), IDEMPOTENT],
+    responses=responses(UnknownBook, DuplicateSku, DuplicateGtin, InvalidRequest, *POST_PROBLEMS),
 )
 async def create_item(
     data: ItemCreate,

@@ -8,7 +8,8 @@ from app.access import Scope
 from app.dependencies import Actor, CursorCodec, Keys, Reading, RequestCaller, Writing
 from app.errors import DuplicateKeyName, InvalidRequest, TooManyKeys, UnknownKey
 from app.exact_json import ExactJsonRoute, requires
-from app.problems import BODY_PROBLEMS, responses
+from app.idempotency import IDEMPOTENT, STORED_AS
+from app.problems import POST_PROBLEMS, responses
 from app.routers.headers import CACHE_CONTROL, LOCATION
 from app.schemas.key import Key, KeyCreate, KeyList, NewKey, WhoAmI
 from app.services import keys
@@ -22,8 +23,8 @@ Id = Annotated[str, Path(description="The key's id: the part between `pb_` and t
     "/keys",
     status_code=status.HTTP_201_CREATED,
     summary="Make a key",
-    dependencies=[requires(Scope.ADMIN)],
-    responses=responses(DuplicateKeyName, TooManyKeys, InvalidRequest, *BODY_PROBLEMS),
+    dependencies=[requires(Scope.ADMIN), IDEMPOTENT],
+    responses=responses(DuplicateKeyName, TooManyKeys, InvalidRequest, *POST_PROBLEMS),
 )
 async def create_key(
     data: KeyCreate, session: Writing, ring: Keys, actor: Actor, request: Request, response: Response
@@ -32,6 +33,8 @@ async def create_key(
     key = await keys.create(session, data, ring.secret, actor=actor)
     response.headers[LOCATION] = f"{request.url.path}/{key.id}"
     response.headers[CACHE_CONTROL] = "no-store"
+    # Sent again with its Idempotency-Key, the request is answered without the secret, which nobody keeps.
+    request.scope[STORED_AS] = key.model_copy(update={"key": None}).model_dump_json().encode()
     return key
 
 

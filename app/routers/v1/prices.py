@@ -37,7 +37,8 @@ from app.errors import (
     UnknownSeq,
 )
 from app.exact_json import ExactJsonRoute, requires
-from app.problems import BODY_PROBLEMS, responses
+from app.idempotency import IDEMPOTENT
+from app.problems import POST_PROBLEMS, responses
 from app.routers.caching import IMMUTABLE, cacheable, max_age
 from app.routers.headers import SEQ
 from app.schemas.price import (
@@ -127,8 +128,8 @@ async def read_prices(
     "/items/{item:path}/prices",
     status_code=status.HTTP_201_CREATED,
     summary="Record a price",
-    dependencies=[requires(Scope.PRICES_WRITE)],
-    responses=responses(UnknownItem, UnknownBook, ItemArchived, AlreadySuperseded, InvalidRequest, *BODY_PROBLEMS),
+    dependencies=[requires(Scope.PRICES_WRITE), IDEMPOTENT],
+    responses=responses(UnknownItem, UnknownBook, ItemArchived, AlreadySuperseded, InvalidRequest, *POST_PROBLEMS),
 )
 async def record_price(
     key: ItemAddress,
@@ -195,8 +196,8 @@ async def void_price(
 @router.post(
     "/prices:lookup",
     summary="Price many items at once",
-    dependencies=[requires(Scope.PRICES_READ)],
-    responses=responses(UnknownBook, InvalidRequest, *BODY_PROBLEMS),
+    dependencies=[requires(Scope.PRICES_READ), IDEMPOTENT],
+    responses=responses(UnknownBook, InvalidRequest, *POST_PROBLEMS),
 )
 async def look_up_prices(data: Lookup, session: Reading) -> LookupAnswer:
     """Up to 1000 items at one instant in one round trip, for a till or a page. A line without a price says why."""

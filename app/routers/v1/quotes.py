@@ -11,19 +11,20 @@ from app.access import Scope
 from app.dependencies import Reading
 from app.errors import InvalidRequest, NoPrice, NotForSale, UnknownBook, UnknownItem, UnknownSeq
 from app.exact_json import ExactJsonRoute, requires
-from app.problems import BODY_PROBLEMS, responses
+from app.idempotency import IDEMPOTENT
+from app.problems import POST_PROBLEMS, responses
 from app.schemas.quote import Quote, QuoteRequest, Verification
 from app.services import quotes
 
 router = APIRouter(tags=["quotes"], route_class=ExactJsonRoute)
 
-_PROBLEMS = (UnknownBook, UnknownItem, NoPrice, NotForSale, InvalidRequest, *BODY_PROBLEMS)
+_PROBLEMS = (UnknownBook, UnknownItem, NoPrice, NotForSale, InvalidRequest, *POST_PROBLEMS)
 
 
 @router.post(
     "/quotes",
     summary="What does it cost together?",
-    dependencies=[requires(Scope.QUOTES)],
+    dependencies=[requires(Scope.QUOTES), IDEMPOTENT],
     responses=responses(*_PROBLEMS),
 )
 async def make_quote(
@@ -47,8 +48,8 @@ async def _as_sent(request: Request) -> Mapping[str, Any]:
 @router.post(
     "/quotes:verify",
     summary="Is this quote right?",
-    dependencies=[requires(Scope.QUOTES)],
-    responses=responses(UnknownSeq, InvalidRequest, *BODY_PROBLEMS),
+    dependencies=[requires(Scope.QUOTES), IDEMPOTENT],
+    responses=responses(UnknownSeq, InvalidRequest, *POST_PROBLEMS),
 )
 async def verify_quote(
     data: Quote, sent: Annotated[Mapping[str, Any], Depends(_as_sent)], session: Reading

@@ -1,0 +1,205 @@
+"""Requests that may be sent again: the header ``Idempotency-Key`` (draft-ietf-httpapi-idempotency-key-header-07).
+
+A request that writes is answered and its answer stored in one transaction: whatever happens to the answer on its way,
+the same request sent again gets it once more, and nothing is done twice. Answers that are no success roll their
+transaction back and are not stored: sent again, such a request is tried again.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+from fastapi import Depends, Header, Request, Response
+from starlette.types import Message, Receive
+
+from app.access import Caller
+from app.database import Database, WriteSession
+from app.errors import IdempotencyKeyReused, InvalidRequest, RequestInProgress
+from app.observability.metrics import REPLAYS
+from app.services import stored_answers
+from app.services.stored_answers import Answer, Question
+
+HEADER = "Idempotency-Key"
+REPLAYED = "Idempotency-Replayed"
+STORED_AS = "pricebook.stored_as"
+"""Where a request's ASGI scope holds the body to store, if it is not to be the one that is sent."""
+
+_CLAIM = "pricebook.claim"
+_QUESTION = "pricebook.question"
+# A string of Structured Fields (RFC 9651), as the draft has it, or what stands between its quotes, as many send it.
+_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"')
+_BARE = re.compile(r"[!#-~]{1,255}")
+_KEPT_HEADERS = frozenset({"content-type", "location", "etag", "cache-control", "pricebook-seq", "link"})
+
+Handler = Callable[[Request], Awaitable[Response]]
+
+
+class Replay(Exception):
+    """The request was answered before: no error, but there is nothing left to do."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+
+async def _documented(
+    idempotency_key: Annotated[
+        str | None,
+        Header(
+            description="A name that you make up for this request, such as a UUID. The same request, sent again with "
+            "it, is answered as before, and nothing is done twice",
+            examples=['"8e03978e-40d5-43dd-bc93-6894a57f9324"'],
+        ),
+    ] = None,
+) -> None:
+    """Only tells the documentation of it."""
+
+
+async def _documented_upload(_: Annotated[None, Depends(_documented)]) -> None:
+    """The same."""
+
+
+IDEMPOTENT = Depends(_documented)
+"""For ``dependencies`` of every POST."""
+
+IDEMPOTENT_UPLOAD = Depends(_documented_upload)
+"""The same, for one whose body is read as it arrives."""
+
+
+class Idempotency:
+    """Looks after requests with the header."""
+
+    def __init__(self, database: Database, hours: float) -> None:
+        self._database = database
+        self._hours = hours
+
+    async def answer(self, request: Request, handle: Handler) -> Response:
+        """Answer a request whose body is small, or as before.
+
+        :raises InvalidRequest: if the header cannot be read; and what :func:`stored_answers.claim` raises.
+        """
+        question = self._question(request, hashlib.sha256(await request.body()).digest())
+        if question is None:
+            return await handle(request)
+        request.scope[_QUESTION] = question
+        async with self._database.reading() as session:
+            if (known := await stored_answers.find(session, question)) is not None:
+                return _replay(known)
+        try:
+            response = await handle(request)
+        except Replay as replay:
+            return _replay(replay.answer)
+        if not _is_success(response):
+            return response
+        answer = _answer(request, response)
+        writing: WriteSession | None = request.scope.get(_CLAIM)
+        if writing is not None:
+            # The transaction of what was done, which is not committed yet.
+            await stored_answers.keep(writing, question, answer)
+            return response
+        return await self._first(question, answer, response)
+
+    async def answer_upload(self, request: Request, handle: Handler, make: Callable[[Receive], Request]) -> Response:
+        """The same for a request whose body is read as it arrives, and not kept.
+
+        :param make: makes the request anew that the handler gets, with another source of its body.
+        """
+        digest = hashlib.sha256()
+        if self._question(request, digest.digest()) is None:
+            return await handle(request)
+
+        async def hashed() -> Message:
+            message = await request.receive()
+            digest.update(message.get("body", b""))
+            return message
+
+        if await self._is_known(request):
+            # Nothing is done with the file, unless the answer is forgotten in the meantime.
+            async for chunk in request.stream():
+                digest.update(chunk)
+            question = self._asked(request, digest)
+            async with self._database.reading() as session:
+                known = await stored_answers.find(session, question)
+            if known is None:
+                raise RequestInProgress(
+                    "The answer to this Idempotency-Key was just forgotten. Send the file again.", retry_after_seconds=1
+                )
+            return _replay(known)
+        response = await handle(make(hashed))
+        if not _is_success(response):
+            return response
+        return await self._first(self._asked(request, digest), _answer(request, response), response)
+
+    async def _is_known(self, request: Request) -> bool:
+        question = self._asked(request, hashlib.sha256())
+        try:
+            async with self._database.reading() as session:
+                return await stored_answers.find(session, question) is not None
+        except IdempotencyKeyReused:
+            # Of another file, or of this one: that shows when it has been read.
+            return True
+
+    async def _first(self, question: Question, answer: Answer, response: Response) -> Response:
+        """The answer that was first stored: this one, or that of a request with the key that was quicker."""
+        async with self._database.writing() as session:
+            if await stored_answers.keep(session, question, answer):
+                return response
+            known = await stored_answers.find(session, question)
+        return response if known is None else _replay(known)
+
+    def _asked(self, request: Request, digest: "hashlib._Hash") -> Question:
+        question = self._question(request, digest.digest())
+        assert question is not None  # noqa: S101 - the header is there
+        return question
+
+    def _question(self, request: Request, body: bytes) -> Question | None:
+        values = request.headers.getlist(HEADER)
+        if not values:
+            return None
+        caller: Caller = request.scope[Caller.SCOPE_KEY]
+        parts = (request.method, request.url.path, request.url.query, request.headers.get("content-type", ""))
+        # JSON, because no part of it can be taken for the beginning of another one.
+        asked = json.dumps([*parts, body.hex()]).encode()
+        return Question(caller.id, _parse(values), hashlib.sha256(asked).digest(), self._hours)
+
+
+async def claim(session: WriteSession, request: Request) -> None:
+    """Call it first in the transaction of a request, which is then answered once for its ``Idempotency-Key``.
+
+    :raises Replay: if it was answered before; and what :func:`stored_answers.claim` raises.
+    """
+    question: Question | None = request.scope.get(_QUESTION)
+    if question is None:
+        return
+    if (known := await stored_answers.claim(session, question)) is not None:
+        raise Replay(known)
+    request.scope[_CLAIM] = session
+
+
+def _parse(values: list[str]) -> str:
+    text = values[0].strip()
+    if len(values) == 1 and (match := _QUOTED.fullmatch(text)):
+        return re.sub(r"\\(.)", r"\1", match[1])
+    if len(values) == 1 and _BARE.fullmatch(text):
+        return text
+    raise InvalidRequest.at(
+        f"header/{HEADER}",
+        "not-an-idempotency-key",
+        "must be one text of 1 to 255 printable ASCII characters, in quotes, such as "
+        '"8e03978e-40d5-43dd-bc93-6894a57f9324"',
+    )
+
+
+def _is_success(response: Response) -> bool:
+    return 200 <= response.status_code < 300
+
+
+def _answer(request: Request, response: Response) -> Answer:
+    headers = {name: value for name, value in response.headers.items() if name in _KEPT_HEADERS}
+    return Answer(response.status_code, headers, request.scope.get(STORED_AS, response.body))
+
+
+def _replay(answer: Answer) -> Response:
+    REPLAYS.inc()
+    return Response(answer.body, answer.status, {**answer.headers, REPLAYED: "true"})

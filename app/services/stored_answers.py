@@ -1,0 +1,110 @@
+"""Answers that are given again to requests that are sent again with their ``Idempotency-Key``."""
+
+import hashlib
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import Select, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from app.database import ReadSession, WriteSession
+from app.errors import FieldError, IdempotencyKeyReused, RequestInProgress
+from app.models import StoredAnswer
+
+_FORGET_AT_ONCE = 1_000
+
+
+class Question(NamedTuple):
+    """A request that may come again."""
+
+    owner: str
+    """Id of the caller: one's keys never meet another's."""
+    key: str
+    fingerprint: bytes
+    """SHA-256 of what was asked."""
+    hours: float
+    """How long its answer counts."""
+
+
+class Answer(NamedTuple):
+    """What was answered to it."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+async def claim(session: WriteSession, question: Question) -> Answer | None:
+    """Begin to work on a request, unless it was answered before. Others with its key are turned away until the commit.
+
+    :raises RequestInProgress: if another request with the key is being worked on.
+    :raises IdempotencyKeyReused: if the key was used for another request.
+    """
+    lock = hashlib.sha256(f"{question.owner}/{question.key}".encode()).digest()[:8]
+    # Of the transaction, so that it ends with it whatever becomes of this process, and no pooler hands it on.
+    if not await session.scalar(select(func.pg_try_advisory_xact_lock(int.from_bytes(lock, signed=True)))):
+        raise RequestInProgress(
+            "Another request with this Idempotency-Key is being worked on. Send it again in a moment.",
+            [FieldError("header/Idempotency-Key", "in-progress", "belongs to a request that is not finished")],
+            retry_after_seconds=1,
+        )
+    return await find(session, question)
+
+
+async def find(session: ReadSession | WriteSession, question: Question) -> Answer | None:
+    """What was answered before, if it was.
+
+    :raises IdempotencyKeyReused: if the key was used for another request.
+    """
+    row = (await session.execute(_FIND.where(*_counts(question)))).one_or_none()
+    if row is None:
+        return None
+    if row.fingerprint != question.fingerprint:
+        raise IdempotencyKeyReused(
+            "This Idempotency-Key came with another request before. Make a new one for each request, and keep it for "
+            "sending that request again.",
+            [FieldError("header/Idempotency-Key", "reused", "was used for another request")],
+        )
+    return Answer(row.status, row.headers, row.body)
+
+
+async def keep(session: WriteSession, question: Question, answer: Answer) -> bool:
+    """Store an answer, unless another one came first; says whether it was stored."""
+    values = {
+        "owner": question.owner,
+        "key": question.key,
+        "fingerprint": question.fingerprint,
+        **answer._asdict(),
+        "created_at": func.now(),
+    }
+    storing = insert(StoredAnswer).values(values)
+    over = storing.on_conflict_do_update(
+        index_elements=["owner", "key"],
+        set_={name: storing.excluded[name] for name in values if name not in ("owner", "key")},
+        where=StoredAnswer.created_at <= func.now() - timedelta(hours=question.hours),
+    )
+    stored: Any = await session.execute(over)
+    return bool(stored.rowcount)
+
+
+async def forget(session: WriteSession, *, hours: float) -> bool:
+    """Delete answers that do not count any more, and say whether there may be more."""
+    old = select(StoredAnswer.owner, StoredAnswer.key).where(
+        StoredAnswer.created_at <= func.now() - timedelta(hours=hours)
+    )
+    some = old.limit(_FORGET_AT_ONCE).subquery()
+    deleted: Any = await session.execute(
+        delete(StoredAnswer).where(StoredAnswer.owner == some.c.owner, StoredAnswer.key == some.c.key)
+    )
+    return bool(deleted.rowcount == _FORGET_AT_ONCE)
+
+
+_FIND: Select[Any] = select(StoredAnswer.fingerprint, StoredAnswer.status, StoredAnswer.headers, StoredAnswer.body)
+
+
+def _counts(question: Question) -> tuple[Any, ...]:
+    return (
+        StoredAnswer.owner == question.owner,
+        StoredAnswer.key == question.key,
+        StoredAnswer.created_at > func.now() - timedelta(hours=question.hours),
+    )

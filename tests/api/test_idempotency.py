@@ -1,0 +1,235 @@
+"""A request with an Idempotency-Key is done once, however often and wherever it is sent."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx2
+import pytest
+from fastapi import FastAPI
+
+from app.database import WriteSession
+from app.services import stored_answers
+from app.settings import Settings
+from tests.support.access import ADMIN_KEY, bearer, guarded, make_key
+
+ITEM = {"name": "Frame", "sku": "FR", "price": {"amount": "19.99"}}
+
+
+def named(key: str = "", **more: str) -> dict[str, str]:
+    return {"Idempotency-Key": f'"{key or uuid4()}"', **more}
+
+
+@pytest.fixture
+async def other(settings: Settings, client: httpx2.AsyncClient) -> AsyncIterator[httpx2.AsyncClient]:
+    """Another process over the same database."""
+    async with guarded(settings, auth_required=False) as result:
+        yield result
+
+
+@pytest.fixture
+async def item(client: httpx2.AsyncClient) -> str:
+    return str((await client.post("/v1/items", json={"name": "A", "sku": "A"})).json()["id"])
+
+
+BODIES: dict[str, dict[str, Any]] = {
+    "/items/": {"json": {"name": "Foo", "price": 35.4, "tax": 3.2}},
+    "/v1/items": {"json": ITEM},
+    "/v1/items/sku:A/prices": {"json": {"amount": "1.00"}},
+    "/v1/books": {"json": {"key": "chf", "name": "Swiss", "currency": "CHF"}},
+    "/v1/prices:lookup": {"json": {"lines": [{"item": "sku:A"}]}},
+    "/v1/quotes": {"json": {"book": "default", "lines": [{"unit_price": "1.00", "tax_rate": "19"}]}},
+    "/v1/keys": {"json": {"name": "till", "scopes": ["quotes"]}},
+    "/v1/imports": {"content": b"sku,name,amount\nP,P,1\n", "headers": {"Content-Type": "text/csv"}},
+}
+
+
+@pytest.mark.parametrize("path", BODIES)
+async def test_every_post_is_answered_as_before(
+    client: httpx2.AsyncClient, other: httpx2.AsyncClient, owner: asyncpg.Connection, item: str, path: str
+) -> None:
+    body = BODIES[path]
+    headers = named() | body.get("headers", {})
+    first = await client.post(path, **body | {"headers": headers})
+    assert first.is_success, first.text
+    assert "Idempotency-Replayed" not in first.headers
+    seq = await owner.fetchval("SELECT seq FROM ledger")
+    for again in (
+        await client.post(path, **body | {"headers": headers}),
+        await other.post(path, **body | {"headers": headers}),
+    ):
+        assert again.headers["Idempotency-Replayed"] == "true"
+        assert again.status_code == first.status_code
+        expected = first.json() | ({"key": None} if path == "/v1/keys" else {})
+        assert again.json() == expected
+        for name in ("Location", "ETag", "Pricebook-Seq", "Content-Type"):
+            assert again.headers.get(name) == first.headers.get(name), name
+    assert await owner.fetchval("SELECT seq FROM ledger") == seq
+    if path == "/v1/keys":
+        stored = await owner.fetchval("SELECT body FROM stored_answers")
+        assert first.json()["key"].encode() not in stored
+
+
+async def test_applying_an_import(client: httpx2.AsyncClient) -> None:
+    rows = {"content": b"sku,name,amount\nP,P,1\n", "headers": {"Content-Type": "text/csv"}}
+    preview = (await client.post("/v1/imports", **rows)).json()  # type: ignore[arg-type]  # content and headers
+    headers = named()
+    first, again = [await client.post(f"/v1/imports/{preview['id']}:apply", headers=headers) for _ in range(2)]
+    assert (first.json(), first.json()["state"]) == (again.json(), "applied")
+    assert again.headers["Idempotency-Replayed"] == "true"
+
+
+def test_every_post_says_so(app: FastAPI) -> None:
+    posts = [methods["post"] for methods in app.openapi()["paths"].values() if "post" in methods]
+    assert len(posts) >= 10
+    for post in posts:
+        assert "Idempotency-Key" in [p["name"].title() for p in post["parameters"] if p["in"] == "header"], post[
+            "summary"
+        ]
+        assert "request-in-progress" in post["responses"]["409"]["content"]["application/problem+json"]["examples"]
+
+
+async def test_fifty_at_once_create_one(
+    client: httpx2.AsyncClient, other: httpx2.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    headers = named()
+    answers = await asyncio.gather(
+        *((client, other)[number % 2].post("/v1/items", json=ITEM, headers=headers) for number in range(50))
+    )
+    slugs = Counter(
+        answer.json()["type"] if answer.status_code == 409 else str(answer.status_code) for answer in answers
+    )
+    assert set(slugs) <= {"201", "/problems/request-in-progress"}, slugs
+    assert len({answer.json()["id"] for answer in answers if answer.status_code == 201}) == 1
+    assert sum(answer.status_code == 201 and "Idempotency-Replayed" not in answer.headers for answer in answers) == 1
+    assert await owner.fetchval("SELECT count(*) FROM items") == 1
+    for answer in answers:
+        assert answer.status_code == 201 or answer.headers["Retry-After"] == "1"
+
+
+async def test_another_request_with_the_key_is_refused(client: httpx2.AsyncClient, owner: asyncpg.Connection) -> None:
+    headers = named("once")
+    assert (await client.post("/v1/items", json=ITEM, headers=headers)).status_code == 201
+    for path, document in (
+        ("/v1/items", ITEM | {"name": "Other"}),
+        ("/v1/items?x=1", ITEM),
+        ("/v1/books", {"key": "chf", "name": "Swiss", "currency": "CHF"}),
+        ("/v1/prices:lookup", {"lines": [{"item": "sku:FR"}]}),
+    ):
+        refused = await client.post(path, json=document, headers=headers)
+        assert refused.status_code == 422, path
+        if "?" not in path:
+            assert refused.json()["type"] == "/problems/idempotency-key-reused"
+    assert await owner.fetchval("SELECT count(*) FROM items") == 1
+
+
+async def test_another_file_with_the_key_is_refused(client: httpx2.AsyncClient, owner: asyncpg.Connection) -> None:
+    headers = named(**{"Content-Type": "text/csv"})
+    assert (await client.post("/v1/imports", content=b"sku,amount\nP,1\n", headers=headers)).status_code == 201
+    refused = await client.post("/v1/imports", content=b"sku,amount\nP,2\n", headers=headers)
+    assert refused.json()["type"] == "/problems/idempotency-key-reused"
+    assert await owner.fetchval("SELECT count(*) FROM imports") == 1
+
+
+async def test_what_fails_is_tried_again(client: httpx2.AsyncClient, owner: asyncpg.Connection) -> None:
+    headers = named()
+    missing = await client.post("/v1/items/sku:LATER/prices", json={"amount": "1"}, headers=headers)
+    assert missing.status_code == 404
+    assert await owner.fetchval("SELECT count(*) FROM stored_answers") == 0
+    await client.post("/v1/items", json={"name": "A", "sku": "LATER"})
+    done = await client.post("/v1/items/sku:LATER/prices", json={"amount": "1"}, headers=headers)
+    assert done.status_code == 201
+    assert "Idempotency-Replayed" not in done.headers
+
+
+async def test_an_answer_that_cannot_be_stored_takes_what_was_done_with_it(
+    client: httpx2.AsyncClient, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any) -> bool:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(stored_answers, "keep", fail)
+    headers = named()
+    assert (await client.post("/v1/items", json=ITEM, headers=headers)).status_code == 500
+    assert await owner.fetchval("SELECT count(*) FROM items") == 0
+    monkeypatch.undo()
+    assert (await client.post("/v1/items", json=ITEM, headers=headers)).status_code == 201
+
+
+async def test_one_that_is_being_worked_on_turns_others_away(
+    client: httpx2.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    headers = named()
+    # The write waits for the ledger, and holds the key meanwhile.
+    async with owner.transaction():
+        await owner.execute("SELECT FROM ledger FOR UPDATE")
+        slow = asyncio.create_task(client.post("/v1/items", json=ITEM, headers=headers))
+        while not await owner.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"):  # noqa: ASYNC110 - PostgreSQL tells nobody
+            await asyncio.sleep(0.01)
+        refused = await client.post("/v1/items", json=ITEM, headers=headers)
+        assert refused.json()["type"] == "/problems/request-in-progress"
+    assert (await slow).status_code == 201
+
+
+async def test_callers_do_not_share_keys(settings: Settings, client: httpx2.AsyncClient) -> None:
+    async with guarded(settings) as guard:
+        keys = [(await make_key(guard, name, ["items:write"]))["key"] for name in ("one", "two")]
+        for number, key in enumerate(keys):
+            document = {"name": f"Of {number}"}
+            done = await guard.post("/v1/items", json=document, headers=named("same") | bearer(key))
+            assert done.status_code == 201
+            assert "Idempotency-Replayed" not in done.headers
+        # Without the scope there is nothing to be had, known or not.
+        weak = (await make_key(guard, "weak", ["quotes"]))["key"]
+        assert (await guard.post("/v1/items", json={}, headers=named("same") | bearer(weak))).status_code == 403
+        assert (await guard.post("/v1/items", json={}, headers=named("same"))).status_code == 401
+        assert (await guard.get("/v1/keys", headers=bearer(ADMIN_KEY))).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("text", "fits"),
+    [
+        ("8e03978e-40d5-43dd-bc93-6894a57f9324", True),
+        ('"8e03978e-40d5-43dd-bc93-6894a57f9324"', True),
+        ('"with a blank and \\" in it"', True),
+        ("x" * 255, True),
+        ("x" * 256, False),
+        ('""', False),
+        ('"open', False),
+        ("a b", False),
+        ("", False),
+    ],
+)
+async def test_the_header(client: httpx2.AsyncClient, text: str, fits: bool) -> None:
+    answer = await client.post("/v1/items", json=ITEM, headers={"Idempotency-Key": text})
+    assert answer.status_code == (201 if fits else 422), answer.text
+    if not fits:
+        assert answer.json()["errors"][0]["pointer"] == "header/Idempotency-Key"
+
+
+async def test_quotes_around_the_key_make_no_difference(client: httpx2.AsyncClient) -> None:
+    for text in ("same", '"same"'):
+        answer = await client.post("/v1/items", json=ITEM, headers={"Idempotency-Key": text})
+        assert answer.status_code == 201
+
+
+async def test_answers_are_forgotten_after_a_day(
+    app: FastAPI, client: httpx2.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    headers = named()
+    first = await client.post("/v1/items", json={"name": "A"}, headers=headers)
+    await owner.execute("UPDATE stored_answers SET created_at = now() - interval '25 hours'")
+    second = await client.post("/v1/items", json={"name": "B"}, headers=headers)
+    assert (first.status_code, second.status_code) == (201, 201)
+    assert second.json()["id"] != first.json()["id"]
+    again = await client.post("/v1/items", json={"name": "B"}, headers=headers)
+    assert again.json()["id"] == second.json()["id"]
+    await owner.execute("UPDATE stored_answers SET created_at = now() - interval '25 hours'")
+    await client.post("/v1/items", json={"name": "C"}, headers=named())
+    async with app.state.database.writing() as session:
+        assert isinstance(session, WriteSession)
+        assert not await stored_answers.forget(session, hours=24)
+    assert await owner.fetchval("SELECT count(*) FROM stored_answers") == 1

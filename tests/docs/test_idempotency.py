@@ -1,0 +1,13 @@
+"""The examples of docs/idempotency.md, run in their order by one shell as a reader would, answer what it says."""
+
+from pathlib import Path
+
+from sqlalchemy.engine import URL
+
+from tests.support import console_examples
+
+PAGE = Path(__file__).parents[2] / "docs" / "idempotency.md"
+
+
+def test_every_example_answers_what_the_page_says(fresh_url: URL, tmp_path: Path) -> None:
+    assert console_examples.check(PAGE, fresh_url, tmp_path) == 1
