@@ -191,6 +191,12 @@ class ImportNotOpen(ProblemError):
     slug, title, status = "import-not-open", "The import is not open", 409
 
 
+class RequestTimeout(ProblemError):
+    """The request body did not arrive in time. Nothing was written, and the connection is closed."""
+
+    slug, title, status = "request-timeout", "The body did not arrive in time", 408
+
+
 class AlreadySuperseded(ProblemError):
     """The price row was superseded or voided before. To bring an old price back, record it again."""
 
@@ -210,7 +216,7 @@ class ContentTooLarge(ProblemError):
 
 
 class UnsupportedMediaType(ProblemError):
-    """The body's `Content-Type` is missing or not one that this operation reads."""
+    """The body's `Content-Type` is missing or not one that this operation reads, or it has a `Content-Encoding`."""
 
     slug, title, status = "unsupported-media-type", "The media type is not supported", 415
 

@@ -13,6 +13,7 @@ from app.feed import Feed
 from app.follower import Follower
 from app.housekeeping import Housekeeping
 from app.lifespan import admin_server
+from app.middleware.answer_headers import AnswerHeadersMiddleware
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.request_context import RequestContextMiddleware
 from app.middleware.traffic import AdmissionMiddleware, ConnectionCloseMiddleware
@@ -94,7 +95,10 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
 
     # The last one added is the outermost: what the limits refuse is counted and logged too.
     app.add_middleware(
-        BodyLimitMiddleware, max_bytes=settings.max_body_bytes, larger={f"{v1}/imports": settings.max_import_bytes}
+        BodyLimitMiddleware,
+        max_bytes=settings.max_body_bytes,
+        larger={f"{v1}/imports": settings.max_import_bytes},
+        seconds=settings.body_timeout_seconds,
     )
     app.add_middleware(AdmissionMiddleware, traffic=traffic)
     registry = metrics.registry()
@@ -103,5 +107,6 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     registry.register(StateCollector(info, readiness, traffic, database, watch, follower))
     app.state.operations = create_operations_app(readiness, registry)
     app.add_middleware(RequestContextMiddleware, traffic=traffic)
+    app.add_middleware(AnswerHeadersMiddleware)
     app.add_middleware(ConnectionCloseMiddleware, traffic=traffic)
     return app

@@ -23,6 +23,7 @@ from app.errors import (
     NotFound,
     Overloaded,
     ProblemError,
+    RequestTimeout,
     UnsupportedMediaType,
 )
 from app.schemas.problem import Problem
@@ -30,7 +31,7 @@ from app.schemas.problem import Problem
 MEDIA_TYPE = "application/problem+json"
 _MOST_FAULTS = 100
 
-BODY_PROBLEMS = (ContentTooLarge, UnsupportedMediaType)
+BODY_PROBLEMS = (RequestTimeout, ContentTooLarge, UnsupportedMediaType)
 """What an operation with a JSON body may answer besides its own problems."""
 
 _ALWAYS = (NotAcceptable, InvalidRequest, InternalError, Busy, DatabaseUnavailable, Overloaded)
@@ -89,6 +90,8 @@ def _from_http(request: Request, error: HTTPException) -> ProblemError:
         return ContentTooLarge(
             "The body is larger than this service accepts (MAX_BODY_BYTES; MAX_IMPORT_BYTES for the file of an import)."
         )
+    if error.status_code == 408:
+        return RequestTimeout("The body did not arrive in time (BODY_TIMEOUT_SECONDS). Send the request again.")
     return _FOR_STATUS.get(error.status_code, InternalError)(str(error.detail))
 
 
