@@ -20,7 +20,9 @@ def service(
     url = postgres.text(postgres.as_serving_role(owner_url))
     settings = {"server": request.param, "database_url": url, "secret_key": SECRET}
     directory = tmp_path_factory.mktemp("slow")
-    with running("serve", directory, **settings, body_timeout_seconds=1, client_timeout_seconds=2) as started:
+    with running(
+        "serve", directory, **settings, body_timeout_seconds=1, keep_alive_seconds=2, client_timeout_seconds=2
+    ) as started:
         yield started
 
 
@@ -44,3 +46,9 @@ def test_an_upload_that_stalls_is_answered_408_and_its_connection_closed(service
     answer = everything_sent_to(service, HEAD % (b"/v1/imports?book=default", b"text/csv"), b"sku,amount\n")
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert httpx2.get(f"{service.api}/v1/items?limit=1").status_code == 200
+
+
+@pytest.mark.parametrize("service", ["gunicorn"], indirect=True)
+@pytest.mark.parametrize("sent", [b"", b"GET /problems HTTP/1.1\r\nHost: x\r\n"])
+def test_a_connection_whose_first_request_does_not_come_is_closed(service: Service, sent: bytes) -> None:
+    assert everything_sent_to(service, sent) == b""
