@@ -237,6 +237,12 @@ class IdempotencyKeyReused(ProblemError):
     slug, title, status = "idempotency-key-reused", "The idempotency key was used before", 422
 
 
+class RequestTimeout(ProblemError):
+    """The request body did not arrive in time. Nothing was written, and the connection is closed."""
+
+    slug, title, status = "request-timeout", "The body did not arrive in time", 408
+
+
 class AlreadySuperseded(ProblemError):
     """The price row was superseded or voided before. To bring an old price back, record it again."""
 
@@ -256,7 +262,7 @@ class ContentTooLarge(ProblemError):
 
 
 class UnsupportedMediaType(ProblemError):
-    """The body's `Content-Type` is missing or not one that this operation reads."""
+    """The body's `Content-Type` is missing or not one that this operation reads, or it has a `Content-Encoding`."""
 
     slug, title, status = "unsupported-media-type", "The media type is not supported", 415
 

@@ -20,11 +20,18 @@ class _Connection(ASGIProtocol):  # type: ignore[misc]  # gunicorn publishes no 
         """Begin."""
         self.worker.connections.add(self)
         super().connection_made(transport)
+        # gunicorn waits for the head of a later request as long as it keeps connections, and for the first without end.
+        self._first_head = self.worker.loop.call_later(self.cfg.keepalive, self._close_without_request)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self.worker.connections.discard(self)
+        self._first_head.cancel()
         super().connection_lost(exc)
+
+    def _close_without_request(self) -> None:
+        if self.req_count <= 1:
+            self.close_if_idle()
 
     def close_if_idle(self) -> None:
         """Close, unless a request is being served or answered."""

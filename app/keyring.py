@@ -11,8 +11,8 @@ import structlog
 from pydantic import SecretStr
 
 from app.access import ADMIN, ANONYMOUS, Caller
-from app.database import Database, ReadSession
-from app.errors import ProblemError, Unauthenticated
+from app.database import Database, ReadSession, first_line
+from app.errors import Unauthenticated
 from app.key_token import KeySecret, KeyToken
 from app.observability.metrics import AUTH_FAILURES, AuthFailure
 from app.services import keys
@@ -41,6 +41,7 @@ class KeyRing:
         self._confirmed_at = float("-inf")
         self._look: asyncio.Task[None] | None = None
         self._renewing: set[str] = set()
+        self._taking_over = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -67,7 +68,8 @@ class KeyRing:
             raise _refused(AuthFailure.MALFORMED)
         await self._fresh(_TRUSTED_SECONDS)
         if token.id not in self._keys:
-            # It may have been made a moment ago, here or elsewhere.
+            # It may have been made a moment ago, here or elsewhere. That takes longer, and so tells which ids there are;
+            # they are no secrets, and stand in logs and lists.
             await self._fresh(0)
         return await self._recognise(token)
 
@@ -109,8 +111,8 @@ class KeyRing:
             async with self._database.writing() as session:
                 await keys.renew(session, token, self.secret)
             logger.info("key renewed with the new secret key", key_id=token.id)
-        except ProblemError as error:
-            logger.warning("key not renewed with the new secret key", key_id=token.id, reason=error.detail)
+        except Exception as error:  # Whatever it is, the key is good.
+            logger.warning("key not renewed with the new secret key", key_id=token.id, reason=first_line(error))
         finally:
             self._renewing.discard(token.id)
 
@@ -119,10 +121,14 @@ class KeyRing:
 
         :param looked_at: on the monotonic clock, before the statement was sent.
         """
-        if version != self._version:
-            self._keys = await keys.live(session)
-            self._version = version
-        self._confirmed_at = max(self._confirmed_at, looked_at)
+        # The follower and a request may come with what they saw at once, and not in the order in which they looked.
+        async with self._taking_over:
+            if looked_at <= self._confirmed_at:
+                return
+            if version != self._version:
+                self._keys = await keys.live(session)
+                self._version = version
+            self._confirmed_at = looked_at
 
     async def _fresh(self, seconds: float) -> None:
         """Return once the keys are as they were so long ago. One look serves all who wait for it."""

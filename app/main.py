@@ -15,6 +15,7 @@ from app.housekeeping import Housekeeping
 from app.idempotency import Idempotency
 from app.keyring import KeyRing
 from app.lifespan import admin_server
+from app.middleware.answer_headers import AnswerHeadersMiddleware
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.request_context import RequestContextMiddleware
 from app.middleware.traffic import AdmissionMiddleware, ConnectionCloseMiddleware
@@ -108,7 +109,10 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
 
     # The last one added is the outermost: what the limits refuse is counted and logged too.
     app.add_middleware(
-        BodyLimitMiddleware, max_bytes=settings.max_body_bytes, larger={f"{v1}/imports": settings.max_import_bytes}
+        BodyLimitMiddleware,
+        max_bytes=settings.max_body_bytes,
+        larger={f"{v1}/imports": settings.max_import_bytes},
+        seconds=settings.body_timeout_seconds,
     )
     app.add_middleware(AdmissionMiddleware, traffic=traffic)
     registry = metrics.registry()
@@ -117,5 +121,6 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     registry.register(StateCollector(info, readiness, traffic, database, watch, follower, keys))
     app.state.operations = create_operations_app(readiness, registry)
     app.add_middleware(RequestContextMiddleware, traffic=traffic)
+    app.add_middleware(AnswerHeadersMiddleware)
     app.add_middleware(ConnectionCloseMiddleware, traffic=traffic)
     return app

@@ -26,6 +26,7 @@ from app.errors import (
     Overloaded,
     ProblemError,
     RequestInProgress,
+    RequestTimeout,
     Unauthenticated,
     UnsupportedMediaType,
 )
@@ -34,7 +35,7 @@ from app.schemas.problem import Problem
 MEDIA_TYPE = "application/problem+json"
 _MOST_FAULTS = 100
 
-BODY_PROBLEMS = (ContentTooLarge, UnsupportedMediaType)
+BODY_PROBLEMS = (RequestTimeout, ContentTooLarge, UnsupportedMediaType)
 """What an operation with a body may answer besides its own problems."""
 
 POST_PROBLEMS = (*BODY_PROBLEMS, RequestInProgress, IdempotencyKeyReused)
@@ -100,6 +101,8 @@ def _from_http(request: Request, error: HTTPException) -> ProblemError:
         return ContentTooLarge(
             "The body is larger than this service accepts (MAX_BODY_BYTES; MAX_IMPORT_BYTES for the file of an import)."
         )
+    if error.status_code == 408:
+        return RequestTimeout("The body did not arrive in time (BODY_TIMEOUT_SECONDS). Send the request again.")
     return _FOR_STATUS.get(error.status_code, InternalError)(str(error.detail))
 
 

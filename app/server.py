@@ -43,7 +43,21 @@ def claim_ports(settings: Settings) -> socket.socket:
     :raises SettingsError: if one of them is not; the message says which setting to change.
     """
     listen(settings.admin_host, settings.admin_port, "ADMIN_PORT").close()
-    return listen(settings.host, settings.port, "PORT")
+    listener = listen(settings.host, settings.port, "PORT")
+    _limit_dead_clients(listener, settings.client_timeout_seconds)
+    return listener
+
+
+def _limit_dead_clients(listener: socket.socket, seconds: int) -> None:
+    """Let the kernel end connections whose client is gone or reads nothing. Accepted sockets inherit it.
+
+    A server that waits for such a client cannot end it by a close, which would wait for the client as well.
+    """
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if sys.platform == "linux":
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, seconds)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, max(1, seconds // 4))
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, seconds * 1000)
 
 
 def serve_with_uvicorn(settings: Settings, listener: socket.socket) -> None:

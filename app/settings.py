@@ -60,6 +60,12 @@ class Settings(BaseSettings):
     keep_alive_seconds: Annotated[int, Field(ge=1, le=3_600)] = Field(
         75, description="How long an idle connection is kept; longer than the load balancer in front keeps it"
     )
+    body_timeout_seconds: Annotated[float, Field(gt=0, le=25)] = Field(
+        20.0, description="How long a request body may take to arrive; for the file of an import, each part of it"
+    )
+    client_timeout_seconds: Annotated[int, Field(ge=1, le=3_600)] = Field(
+        60, description="How long a client may take nothing of its answer, or be out of reach, before it is cut off"
+    )
     drain_seconds: Annotated[float, Field(ge=0, le=300)] = Field(
         5.0, description="How long at most requests are still taken after SIGTERM, each answer closing its connection"
     )
