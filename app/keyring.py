@@ -68,8 +68,8 @@ class KeyRing:
             raise _refused(AuthFailure.MALFORMED)
         await self._fresh(_TRUSTED_SECONDS)
         if token.id not in self._keys:
-            # It may have been made a moment ago, here or elsewhere. That takes longer, and so tells which ids there are;
-            # they are no secrets, and stand in logs and lists.
+            # It may have been made a moment ago, here or elsewhere. That takes longer, and so tells which ids there
+            # are; they are no secrets, and stand in logs and lists.
             await self._fresh(0)
         return await self._recognise(token)
 

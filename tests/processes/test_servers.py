@@ -123,7 +123,7 @@ def test_migrate_and_check(fresh_url: URL, tmp_path: Path) -> None:
     migrated = run("migrate", directory=tmp_path, database_url=settings["database_url"])
     assert (migrated.returncode, migrated.stdout) == (0, f"The schema is at {head()}.\n"), migrated.stderr
     after = run("check", directory=tmp_path, **settings)
-    assert (after.returncode, after.stdout.count("ok  ")) == (0, 4), after.stdout
+    assert (after.returncode, after.stdout.count("ok  ")) == (0, 5), after.stdout
 
     nowhere = "postgresql://till:hunter2@127.0.0.1:1/prices"
     away = run("check", directory=tmp_path, **settings | {"database_url": nowhere})
