@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test kills test-cluster proofs demo lint format bench bench-import image cluster-up cluster-down deploy forward clean
+.PHONY: help run test fuzz kills test-cluster proofs demo lint format bench bench-import image cluster-up cluster-down deploy forward clean
 
 UV := ./scripts/uv
 export UV_NO_PROGRESS ?= 1
@@ -24,6 +24,10 @@ test: lint ## Lint, types, import rules, migrations, unit and API tests (TEST_DA
 kills: ## SIGKILL servers and a PostgreSQL at random moments under load, and audit what is left (ROUNDS=60, SEED)
 	@$(UV) sync --locked --quiet
 	@$(UV) run --no-sync python -m tests.kills --rounds $${ROUNDS:-60} $${SEED:+--seed $$SEED}
+
+fuzz: ## Give each parser EXAMPLES inputs (default 20000), made up by hypothesis
+	@$(UV) sync --locked --quiet
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(UV) run --no-sync pytest tests/fuzz
 
 test-cluster: ## On the cluster of KUBECONFIG: install, upgrade under load, uninstall (about ten minutes)
 	@$(UV) sync --locked --quiet
