@@ -10,6 +10,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import asyncpg
@@ -22,7 +23,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
-from app.errors import Busy, DatabaseUnavailable, InvalidRequest, ProblemError
+from app.errors import Busy, DatabaseUnavailable, InvalidRequest, ProblemError, RetryCause
 from app.models import ChangeType
 from app.observability import metrics
 from app.observability.metrics import DatabaseError
@@ -106,10 +107,12 @@ class Database:
     @asynccontextmanager
     async def _writing(self, engine: AsyncEngine) -> AsyncIterator[WriteSession]:
         # A primary that became a standby refuses writes: the new one is elsewhere.
-        with _translated((*_UNAVAILABLE, "25006")):
+        commit = _Commit()
+        with _translated((*_UNAVAILABLE, "25006"), commit):
             async with self._write_sessions[engine]() as session:
                 async with session.begin():
                     yield session
+                    commit.begun = True
                 # Only now are they committed.
                 for change, count in session.changes.items():
                     metrics.CHANGES.labels(change).inc(count)
@@ -166,12 +169,33 @@ def violated_constraint(error: IntegrityError) -> str | None:
     return getattr(error.orig.__cause__, "constraint_name", None) if error.orig else None
 
 
+@dataclass(slots=True)
+class _Commit:
+    """Whether a transaction has come to its commit."""
+
+    begun: bool = False
+
+    def broken_off(self, detail: str) -> DatabaseUnavailable:
+        """The problem of a connection that ended."""
+        if self.begun:
+            detail = (
+                "The database went away during the commit: what was to be written may be there or not. A request with "
+                "an Idempotency-Key can be sent again without doing it twice; without one, look first."
+            )
+        problem = DatabaseUnavailable(detail, retry_after_seconds=2)
+        problem.retry_cause = RetryCause.CONNECTION
+        problem.may_have_happened = self.begun
+        return problem
+
+
 @contextmanager
-def _translated(unavailable: tuple[str, ...]) -> Iterator[None]:
+def _translated(unavailable: tuple[str, ...], commit: _Commit | None = None) -> Iterator[None]:
     """Turn what a database in trouble does to a request into problems that say whether to try again.
 
     :param unavailable: first characters of the error codes that mean that the database is not there.
+    :param commit: of the transaction, if there is one.
     """
+    commit = commit or _Commit()
     try:
         yield
     except PoolTimeoutError:
@@ -180,15 +204,17 @@ def _translated(unavailable: tuple[str, ...]) -> Iterator[None]:
     except OSError as error:
         # Includes time-outs; connecting fails with one of these before there is any SQL.
         _count(DatabaseError.UNAVAILABLE)
-        raise DatabaseUnavailable("The database cannot be reached. Try again.", retry_after_seconds=2) from error
+        raise commit.broken_off("The database cannot be reached. Try again.") from error
     except (DBAPIError, asyncpg.PostgresError) as error:
         code = sqlstate(error)
         if code in _BUSY:
             _count(DatabaseError.BUSY)
-            raise Busy(f"{_BUSY[code]} Try again.", retry_after_seconds=1) from error
+            busy = Busy(f"{_BUSY[code]} Try again.", retry_after_seconds=1)
+            busy.retry_cause = _ROLLED_BACK.get(code)
+            raise busy from error
         if code.startswith(unavailable) or getattr(error, "connection_invalidated", False):
             _count(DatabaseError.UNAVAILABLE)
-            raise DatabaseUnavailable("The database went away. Try again.", retry_after_seconds=2) from error
+            raise commit.broken_off("The database went away. Try again.") from error
         if code == "22021":
             raise InvalidRequest("A text holds a character that the database cannot store, such as NUL.") from error
         raise
@@ -204,6 +230,9 @@ _BUSY = {
     "55P03": "A write before this one took too long.",
     "57014": "The statement took too long.",
 }
+_ROLLED_BACK = {"40001": RetryCause.SERIALIZATION, "40P01": RetryCause.DEADLOCK}
+"""PostgreSQL has rolled the transaction back, and means it to be tried again."""
+
 _UNAVAILABLE = (
     "08",  # connection exceptions
     "57P",  # shut down by an operator, crashed, or starting

@@ -7,6 +7,7 @@ address. The classes know no request; :mod:`app.problems` turns them into answer
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import ClassVar
 
 
@@ -17,6 +18,14 @@ class FieldError:
     pointer: str
     code: str
     message: str
+
+
+class RetryCause(StrEnum):
+    """What the database does to a request that has done nothing wrong."""
+
+    SERIALIZATION = "serialization"
+    DEADLOCK = "deadlock"
+    CONNECTION = "connection"
 
 
 class ProblemError(Exception):
@@ -33,6 +42,10 @@ class ProblemError(Exception):
         self.detail = detail
         self.errors = tuple(errors)
         self.retry_after_seconds = retry_after_seconds
+        self.retry_cause: RetryCause | None = None
+        """Why the request may go well if it is tried again at once."""
+        self.may_have_happened = False
+        """It broke off in the commit, and nobody can tell whether what it wrote is there."""
 
 
 class InvalidRequest(ProblemError):

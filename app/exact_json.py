@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Callable, Coroutine
 from decimal import Decimal
+from functools import partial
 from typing import Any, ClassVar
 
 import msgspec
@@ -19,8 +20,9 @@ from fastapi.security import HTTPBearer
 
 from app.access import Caller, Scope
 from app.errors import FieldError, InvalidRequest, NotAcceptable, UnsupportedMediaType
-from app.idempotency import IDEMPOTENT, IDEMPOTENT_UPLOAD, Idempotency
+from app.idempotency import HEADER, IDEMPOTENT, IDEMPOTENT_UPLOAD, Idempotency
 from app.keyring import KeyRing
+from app.retries import retrying
 
 
 class UnusableNumber:
@@ -158,13 +160,15 @@ class ExactJsonRoute(APIRoute):
                 _check_content_type(request)
             exact = _ExactRequest(request.scope, request.receive)
             idempotency: Idempotency = request.app.state.idempotency
-            if IDEMPOTENT in self.dependencies:
-                return await idempotency.answer(exact, handle)
             if IDEMPOTENT_UPLOAD in self.dependencies:
+                # Its body is read once.
                 return await idempotency.answer_upload(
                     exact, handle, lambda receive: _ExactRequest(request.scope, receive)
                 )
-            return await handle(exact)
+            if IDEMPOTENT in self.dependencies:
+                named = HEADER in request.headers
+                return await retrying(exact, partial(idempotency.answer, handle=handle), named=named)
+            return await retrying(exact, handle, named=False)
 
         return handle_exactly
 

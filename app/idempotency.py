@@ -83,6 +83,8 @@ class Idempotency:
         if question is None:
             return await handle(request)
         request.scope[_QUESTION] = question
+        # Of an earlier try, if there was one.
+        request.scope.pop(_CLAIM, None)
         async with self._database.reading() as session:
             if (known := await stored_answers.find(session, question)) is not None:
                 return _replay(known)

@@ -20,6 +20,7 @@ from prometheus_client.openmetrics import exposition as openmetrics
 from starlette.requests import Request
 from starlette.responses import Response
 
+from app.errors import RetryCause
 from app.models import ChangeType
 
 # They would be one more series for each counter and histogram, under names that nobody promised.
@@ -92,6 +93,9 @@ class AuthFailure(StrEnum):
     EXPIRED = "expired"
 
 
+RETRIES = Counter(
+    "pricebook_retries", "Requests tried again after the database failed them.", ["cause"], registry=_EVENTS
+)
 REPLAYS = Counter("pricebook_replays", "Requests answered as before, by their Idempotency-Key.", registry=_EVENTS)
 AUTH_FAILURES = Counter(
     "pricebook_auth_failures", "Requests refused for want of a key that is accepted.", ["reason"], registry=_EVENTS
@@ -172,6 +176,7 @@ for _metric, _values in (
     (PRICE_READS, PriceRead),
     (QUOTES, QuoteResult),
     (AUTH_FAILURES, AuthFailure),
+    (RETRIES, RetryCause),
     (IMPORTS, ImportResult),
     (IMPORT_ROWS, IMPORT_STATUSES),
     (IMPORT_SECONDS, ImportStep),

@@ -25,9 +25,7 @@ async def _ending(engine: AsyncEngine) -> Any:
 
 
 @pytest.mark.parametrize("pool", ["reader", "writer", "importer"])
-async def test_the_answer_is_unavailable_and_the_next_connection_is_another(
-    app: FastAPI, client: httpx2.AsyncClient, pool: str
-) -> None:
+async def test_the_next_connection_is_another(app: FastAPI, client: httpx2.AsyncClient, pool: str) -> None:
     async def ask() -> httpx2.Response:
         if pool == "reader":
             return await client.get("/v1/items")
@@ -37,9 +35,15 @@ async def test_the_answer_is_unavailable_and_the_next_connection_is_another(
             "/v1/imports", content="sku,name,amount\nA,A,1\n", headers={"content-type": "text/csv"}
         )
 
+    # The pool may have given up its connections before; this one is of now.
+    assert (await ask()).is_success
     driver = await _ending(getattr(app.state.database, pool))
     answer = await ask()
-    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/database-unavailable"), answer.text
+    if pool == "importer":
+        # A file is read once, so nobody here can try it again.
+        assert (answer.status_code, answer.json()["type"]) == (503, "/problems/database-unavailable"), answer.text
+    else:
+        assert answer.is_success, answer.text
     assert driver.is_closed()
     assert (await ask()).is_success
 

@@ -42,6 +42,7 @@ PROMISED: dict[str, tuple[str, set[str]]] = {
     "pricebook_auth_failures_total": ("counter", {"reason"}),
     "pricebook_keys": ("gauge", set()),
     "pricebook_replays_total": ("counter", set()),
+    "pricebook_retries_total": ("counter", {"cause"}),
     "pricebook_database_up": ("gauge", set()),
     "pricebook_database_pool_connections": ("gauge", {"pool", "state"}),
     "pricebook_database_pool_limit": ("gauge", {"pool"}),

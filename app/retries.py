@@ -1,0 +1,53 @@
+"""Requests that the database failed are tried again, a few times and at once, where that cannot do anything twice."""
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+
+import structlog
+from fastapi import Request, Response
+
+from app.errors import ProblemError
+from app.observability.metrics import RETRIES
+
+logger = structlog.get_logger(__name__)
+
+_MOST = 2
+_PAUSE_SECONDS = (0.01, 0.1)
+_YOUNG_SECONDS = 1.0
+"""An older request is answered with its problem, so that its caller hears of it while it still waits."""
+
+_FUNCTION_STACK = "fastapi_function_astack"
+"""Where FastAPI keeps what ends before the answer is sent: sessions, and with them the commit."""
+
+
+async def retrying(request: Request, handle: Callable[[Request], Awaitable[Response]], *, named: bool) -> Response:
+    """Answer a request whose body can be read again.
+
+    :param named: it has an ``Idempotency-Key``, so that what was committed before is found and not done again.
+    :raises ProblemError: of the last try.
+    """
+    began = time.monotonic()
+    for tries in range(_MOST + 1):
+        try:
+            return await _once(request, handle)
+        except ProblemError as error:
+            safe = error.retry_cause is not None and (named or not error.may_have_happened)
+            if not safe or tries == _MOST or time.monotonic() - began > _YOUNG_SECONDS:
+                raise
+            RETRIES.labels(error.retry_cause).inc()
+            logger.warning("request tried again", cause=error.retry_cause, tries=tries + 1, problem=error.slug)
+        await asyncio.sleep(random.uniform(*_PAUSE_SECONDS))  # noqa: S311 - parts those who met
+    raise AssertionError  # The last try returns or raises.
+
+
+async def _once(request: Request, handle: Callable[[Request], Awaitable[Response]]) -> Response:
+    outer = request.scope[_FUNCTION_STACK]
+    try:
+        async with AsyncExitStack() as stack:
+            request.scope[_FUNCTION_STACK] = stack
+            return await handle(request)
+    finally:
+        request.scope[_FUNCTION_STACK] = outer

@@ -1,0 +1,129 @@
+"""What the database fails is tried again where that is safe, and where it is not, the answer says so."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import asyncpg
+import httpx2
+import pytest
+from fastapi import FastAPI
+from sqlalchemy import text
+
+from app.database import WriteSession
+from app.observability.metrics import RETRIES
+from app.services import ledger
+from app.services.ledger import Block
+
+ITEM = {"name": "Tent", "sku": "TENT", "price": {"amount": "200"}}
+
+
+def retries(cause: str) -> float:
+    return float(RETRIES.labels(cause)._value.get())
+
+
+@pytest.fixture
+def failing(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Let PostgreSQL fail writes as it fails them, so many times."""
+    plan: dict[str, Any] = {"times": 0, "code": "40001", "seen": 0}
+    advance = ledger.advance_block
+
+    async def fail(session: WriteSession, count: int) -> Block:
+        plan["seen"] += 1
+        if plan["times"]:
+            plan["times"] -= 1
+            await session.execute(text(f"DO $$ BEGIN RAISE EXCEPTION 'no' USING ERRCODE = '{plan['code']}'; END $$"))
+        return await advance(session, count)
+
+    monkeypatch.setattr(ledger, "advance_block", fail)
+    return plan
+
+
+@pytest.mark.parametrize(("code", "cause"), [("40001", "serialization"), ("40P01", "deadlock")])
+async def test_a_write_that_lost_against_another_is_tried_again(
+    client: httpx2.AsyncClient, owner: asyncpg.Connection, failing: dict[str, Any], code: str, cause: str
+) -> None:
+    failing |= {"times": 2, "code": code}
+    before = retries(cause)
+    assert (await client.post("/v1/items", json=ITEM)).status_code == 201
+    assert await owner.fetchval("SELECT count(*) FROM items") == 1
+    assert retries(cause) - before == 2
+
+
+async def test_the_tries_have_an_end(
+    client: httpx2.AsyncClient, owner: asyncpg.Connection, failing: dict[str, Any]
+) -> None:
+    failing["times"] = 1000
+    answer = await client.post("/v1/items", json=ITEM)
+    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/busy")
+    assert answer.headers["Retry-After"] == "1"
+    assert failing["seen"] == 3
+    failing["times"] = 0
+    assert (await client.post("/v1/items", json=ITEM)).status_code == 201
+
+
+async def test_a_lock_that_took_too_long_is_not_waited_for_again(
+    client: httpx2.AsyncClient, failing: dict[str, Any]
+) -> None:
+    failing |= {"times": 1, "code": "55P03"}
+    assert (await client.post("/v1/items", json=ITEM)).status_code == 503
+    assert failing["seen"] == 1
+
+
+@contextmanager
+def cut_after_commit(app: FastAPI, times: int) -> Iterator[None]:
+    """The connection breaks after the commit has got through and before PostgreSQL's answer to it is there."""
+    dialect = app.state.database.writer.sync_engine.dialect
+    commit = dialect.do_commit
+
+    def lost(connection: Any) -> None:
+        nonlocal times
+        commit(connection)
+        if times:
+            times -= 1
+            raise ConnectionResetError("cut")
+
+    dialect.do_commit = lost
+    try:
+        yield
+    finally:
+        dialect.do_commit = commit
+
+
+async def test_a_commit_whose_answer_is_lost_is_not_done_twice(
+    app: FastAPI, client: httpx2.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    with cut_after_commit(app, 1):
+        answer = await client.post("/v1/items", json={"name": "Tent"})
+    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/database-unavailable")
+    assert "may be there or not" in answer.json()["detail"]
+    assert await owner.fetchval("SELECT count(*) FROM items") == 1
+
+
+async def test_with_an_idempotency_key_it_is_found(
+    app: FastAPI, client: httpx2.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    with cut_after_commit(app, 1):
+        answer = await client.post("/v1/items", json={"name": "Tent"}, headers={"Idempotency-Key": "once"})
+    assert answer.status_code == 201
+    assert answer.headers["Idempotency-Replayed"] == "true"
+    assert await owner.fetchval("SELECT count(*) FROM items") == 1
+
+
+async def test_connections_that_are_gone_cost_no_request(
+    app: FastAPI, client: httpx2.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    await client.post("/v1/items", json=ITEM)
+    gone = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'pricebook'"
+    requests: list[tuple[str, str, Any]] = [
+        ("GET", "/v1/items", None),
+        ("GET", "/v1/items/sku:TENT/price", None),
+        ("POST", "/v1/items/sku:TENT/prices", {"amount": "1"}),
+        ("POST", "/v1/prices:lookup", {"lines": [{"item": "sku:TENT"}]}),
+    ]
+    for method, path, document in requests:
+        assert (await client.request(method, path, json=document)).is_success
+        assert await owner.fetchval(gone) >= 1
+        answer = await client.request(method, path, json=document)
+        assert answer.is_success, answer.text
+    assert await owner.fetchval("SELECT count(*) FROM price_rows") == 3
