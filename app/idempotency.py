@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
+from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 from app.access import Caller
 from app.database import Database, WriteSession
-from app.errors import IdempotencyKeyReused, InvalidRequest, RequestInProgress
+from app.errors import IdempotencyKeyReused, InvalidRequest, MalformedRequest, RequestInProgress
 from app.observability.metrics import REPLAYS
 from app.services import stored_answers
 from app.services.stored_answers import Answer, Question
@@ -79,7 +80,12 @@ class Idempotency:
 
         :raises InvalidRequest: if the header cannot be read; and what :func:`stored_answers.claim` raises.
         """
-        question = self._question(request, hashlib.sha256(await request.body()).digest())
+        try:
+            body = await request.body()
+        except ClientDisconnect:
+            # For the log and the metrics: it is no defect of the service.
+            raise MalformedRequest("The connection ended before the body did.") from None
+        question = self._question(request, hashlib.sha256(body).digest())
         if question is None:
             return await handle(request)
         request.scope[_QUESTION] = question
@@ -96,7 +102,10 @@ class Idempotency:
         writing: WriteSession | None = request.scope.get(_CLAIM)
         if writing is not None:
             # The transaction of what was done, which is not committed yet.
-            await stored_answers.keep(writing, question, answer)
+            if not await stored_answers.keep(writing, question, answer):
+                # A lookup or quote with the key, which claims nothing, was quicker: raising undoes what was done here.
+                await stored_answers.find(writing, question)
+                raise RequestInProgress("Another request has this Idempotency-Key.", retry_after_seconds=1)
             return response
         return await self._first(question, answer, response)
 

@@ -10,6 +10,7 @@ import asyncpg
 import httpx2
 import pytest
 from fastapi import FastAPI
+from starlette.types import Message
 
 from app.database import WriteSession
 from app.services import stored_answers
@@ -172,6 +173,43 @@ async def test_one_that_is_being_worked_on_turns_others_away(
         refused = await client.post("/v1/items", json=ITEM, headers=headers)
         assert refused.json()["type"] == "/problems/request-in-progress"
     assert (await slow).status_code == 201
+
+
+async def test_a_key_that_another_request_took_meanwhile_undoes_the_write(
+    client: httpx2.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    headers = named()
+    async with owner.transaction():
+        await owner.execute("SELECT FROM ledger FOR UPDATE")
+        slow = asyncio.create_task(client.post("/v1/items", json=ITEM, headers=headers))
+        while not await owner.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"):  # noqa: ASYNC110 - PostgreSQL tells nobody
+            await asyncio.sleep(0.01)
+        quote = await client.post("/v1/quotes", **BODIES["/v1/quotes"], headers=headers)
+        assert quote.status_code == 200
+    refused = await slow
+    assert (refused.status_code, refused.json()["type"]) == (422, "/problems/idempotency-key-reused")
+    assert await owner.fetchval("SELECT count(*) FROM items") == 0
+
+
+@pytest.mark.parametrize("key", [[], [(b"idempotency-key", b"cut")]])
+async def test_a_body_that_is_cut_off_is_no_defect(
+    app: FastAPI, client: httpx2.AsyncClient, owner: asyncpg.Connection, key: list[tuple[bytes, bytes]]
+) -> None:
+    messages: list[Message] = [{"type": "http.request", "body": b'{"na', "more_body": True}]
+    statuses = []
+
+    async def receive() -> Message:
+        return messages.pop() if messages else {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"100"), *key]
+    scope = {"type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "query_string": b""}
+    await app(scope | {"path": "/v1/items", "headers": headers, "client": ("127.0.0.1", 1)}, receive, send)
+    assert statuses == [400]
+    assert await owner.fetchval("SELECT count(*) FROM stored_answers") == 0
 
 
 async def test_callers_do_not_share_keys(settings: Settings, client: httpx2.AsyncClient) -> None:
