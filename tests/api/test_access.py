@@ -1,5 +1,7 @@
 """Each operation lets in whom the table says, and nobody else."""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
@@ -120,7 +122,11 @@ async def test_every_operation_with_every_scope(guard: httpx2.AsyncClient, owner
             both = await _key_for(guard, needed)
             assert await status(f"Bearer {both}") not in (401, 403), operation
     assert asked == len(TABLE) * len(Scope)
-    assert (await guard.get("/v1/whoami", headers=bearer(expired["key"]))).status_code in (200, 401)
+    deadline = time.monotonic() + 20
+    while (await guard.get("/v1/whoami", headers=bearer(expired["key"]))).status_code != 401:
+        # Somebody else made it expire, behind the service's back.
+        assert time.monotonic() < deadline, "it is still accepted"
+        await asyncio.sleep(0.02)
 
 
 _KEYS: dict[frozenset[str], str] = {}

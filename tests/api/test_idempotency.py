@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import uuid4
 
@@ -160,16 +161,24 @@ async def test_an_answer_that_cannot_be_stored_takes_what_was_done_with_it(
     assert (await client.post("/v1/items", json=ITEM, headers=headers)).status_code == 201
 
 
-async def test_one_that_is_being_worked_on_turns_others_away(
-    client: httpx2.AsyncClient, owner: asyncpg.Connection
-) -> None:
-    headers = named()
-    # The write waits for the ledger, and holds the key meanwhile.
+@asynccontextmanager
+async def a_slow_write(
+    client: httpx2.AsyncClient, owner: asyncpg.Connection, headers: dict[str, str]
+) -> AsyncIterator[asyncio.Task[httpx2.Response]]:
+    """A write that waits for the ledger during the block, and holds its key meanwhile."""
     async with owner.transaction():
         await owner.execute("SELECT FROM ledger FOR UPDATE")
         slow = asyncio.create_task(client.post("/v1/items", json=ITEM, headers=headers))
         while not await owner.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"):  # noqa: ASYNC110 - PostgreSQL tells nobody
             await asyncio.sleep(0.01)
+        yield slow
+
+
+async def test_one_that_is_being_worked_on_turns_others_away(
+    client: httpx2.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    headers = named()
+    async with a_slow_write(client, owner, headers) as slow:
         refused = await client.post("/v1/items", json=ITEM, headers=headers)
         assert refused.json()["type"] == "/problems/request-in-progress"
     assert (await slow).status_code == 201
@@ -179,11 +188,7 @@ async def test_a_key_that_another_request_took_meanwhile_undoes_the_write(
     client: httpx2.AsyncClient, owner: asyncpg.Connection
 ) -> None:
     headers = named()
-    async with owner.transaction():
-        await owner.execute("SELECT FROM ledger FOR UPDATE")
-        slow = asyncio.create_task(client.post("/v1/items", json=ITEM, headers=headers))
-        while not await owner.fetchval("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND granted"):  # noqa: ASYNC110 - PostgreSQL tells nobody
-            await asyncio.sleep(0.01)
+    async with a_slow_write(client, owner, headers) as slow:
         quote = await client.post("/v1/quotes", **BODIES["/v1/quotes"], headers=headers)
         assert quote.status_code == 200
     refused = await slow

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import httpx2
+from fastapi import FastAPI
 
 from app.access import Scope
 from app.main import create_app
@@ -18,16 +19,20 @@ def bearer(key: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {key}"}
 
 
+class Guarded(httpx2.AsyncClient):
+    """A client that sends no key by itself, and the application that it asks, for tests that look inside."""
+
+    def __init__(self, app: FastAPI) -> None:
+        super().__init__(transport=httpx2.ASGITransport(app=app), base_url="http://pricebook.test")
+        self.app = app
+
+
 @asynccontextmanager
-async def guarded(settings: Settings, **changes: Any) -> AsyncIterator[httpx2.AsyncClient]:
+async def guarded(settings: Settings, **changes: Any) -> AsyncIterator[Guarded]:
     """A client, with no key yet, of an application of its own that asks for one."""
     values: dict[str, Any] = {"auth_required": True, "admin_key": ADMIN_KEY, "database_pool_size": 3, **changes}
     app = create_app(Settings(_env_file=None, **(settings.model_dump() | values)))
-    async with (
-        app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://pricebook.test") as client,
-    ):
-        client.app = app  # type: ignore[attr-defined]  # for tests that look inside
+    async with app.router.lifespan_context(app), Guarded(app) as client:
         yield client
 
 
