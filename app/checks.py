@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
-from app.database import DATABASE_ERRORS, Database, display_url, explain
+from app.database import DATABASE_ERRORS, Database, explain
+from app.database_address import display_url
 from app.errors import ProblemError
 from app.key_token import KeySecret
 from app.readiness import schema_fault

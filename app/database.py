@@ -16,13 +16,15 @@ from typing import Any, Literal
 import asyncpg
 import structlog
 from opentelemetry.trace import NoOpTracer, Tracer
-from sqlalchemy import text
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import event, text
+from sqlalchemy.engine import URL, ExceptionContext
+from sqlalchemy.exc import DBAPIError, DisconnectionError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
+from app import primary
+from app.database_address import display_url
 from app.errors import Busy, DatabaseUnavailable, InvalidRequest, ProblemError, RetryCause
 from app.models import ChangeType
 from app.observability import metrics
@@ -86,7 +88,7 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[ReadSession]:
         """A session for reads."""
-        with _translated(_UNAVAILABLE):
+        with _translated(_Commit()):
             async with self._read_sessions() as session:
                 yield session
 
@@ -106,9 +108,8 @@ class Database:
 
     @asynccontextmanager
     async def _writing(self, engine: AsyncEngine) -> AsyncIterator[WriteSession]:
-        # A primary that became a standby refuses writes: the new one is elsewhere.
         commit = _Commit()
-        with _translated((*_UNAVAILABLE, "25006"), commit):
+        with _translated(commit):
             async with self._write_sessions[engine]() as session:
                 async with session.begin():
                     yield session
@@ -189,13 +190,8 @@ class _Commit:
 
 
 @contextmanager
-def _translated(unavailable: tuple[str, ...], commit: _Commit | None = None) -> Iterator[None]:
-    """Turn what a database in trouble does to a request into problems that say whether to try again.
-
-    :param unavailable: first characters of the error codes that mean that the database is not there.
-    :param commit: of the transaction, if there is one.
-    """
-    commit = commit or _Commit()
+def _translated(commit: _Commit) -> Iterator[None]:
+    """Turn what a database in trouble does to a request into problems that say whether to try again."""
     try:
         yield
     except PoolTimeoutError:
@@ -212,7 +208,7 @@ def _translated(unavailable: tuple[str, ...], commit: _Commit | None = None) -> 
             busy = Busy(f"{_BUSY[code]} Try again.", retry_after_seconds=1)
             busy.retry_cause = _ROLLED_BACK.get(code)
             raise busy from error
-        if code.startswith(unavailable) or getattr(error, "connection_invalidated", False):
+        if code.startswith(_UNAVAILABLE) or getattr(error, "connection_invalidated", False):
             _count(DatabaseError.UNAVAILABLE)
             raise commit.broken_off("The database went away. Try again.") from error
         if code == "22021":
@@ -262,6 +258,7 @@ def _connect_args(settings: Settings, pool: _Pool | Literal["follower"]) -> dict
     if pool in ("reader", "follower"):
         server_settings["default_transaction_read_only"] = "on"
     return {
+        "async_creator_fn": primary.connect,
         "timeout": settings.database_connect_timeout_seconds,
         # asyncpg's own limit is the last resort, for a server that no longer answers at all.
         "command_timeout": longest_seconds + 5,
@@ -270,7 +267,7 @@ def _connect_args(settings: Settings, pool: _Pool | Literal["follower"]) -> dict
 
 
 def _engine(settings: Settings, pool: _Pool) -> AsyncEngine:
-    return create_async_engine(
+    engine = create_async_engine(
         settings.sqlalchemy_url,
         poolclass=TimedPool,
         pool_logging_name=pool,
@@ -284,11 +281,22 @@ def _engine(settings: Settings, pool: _Pool) -> AsyncEngine:
         connect_args=_connect_args(settings, pool),
         hide_parameters=True,
     )
+    event.listen(engine.sync_engine, "checkout", _refuse_ended)
+    if pool != "reader":
+        event.listen(engine.sync_engine, "handle_error", _leave_a_standby)
+    return engine
 
 
-def display_url(url: URL) -> str:
-    """A database address for people and logs, without its password."""
-    return url.set(drivername="postgresql").render_as_string(hide_password=True)
+def _refuse_ended(connection: Any, *_: object) -> None:
+    """Let the pool open another connection for one that the server has ended meanwhile. Costs no round trip."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
+
+
+def _leave_a_standby(context: ExceptionContext) -> None:
+    """Leave a primary that became a standby, and so refuses writes, with all connections of the pool."""
+    if sqlstate(context.original_exception) == "25006":
+        context.is_disconnect = True
 
 
 def explain(error: BaseException, url: URL) -> str:
