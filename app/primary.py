@@ -23,8 +23,13 @@ async def connect(**options: Any) -> asyncpg.Connection:
     :raises OSError: if no server can be reached, or none is the primary.
     :raises asyncpg.PostgresError: if one refuses it for a reason of its own, such as the password.
     """
+    return (await find(**options))[0]
+
+
+async def find(**options: Any) -> tuple[asyncpg.Connection, str]:
+    """The same, and which server it leads to."""
     if "target_session_attrs" not in options:
-        return await asyncpg.connect(**options)
+        return await asyncpg.connect(**options), "the server"
     hosts, ports = options.pop("host", None), options.pop("port", None)
     if not isinstance(hosts, list):
         hosts, ports = [hosts], [ports]
@@ -41,10 +46,10 @@ async def connect(**options: Any) -> asyncpg.Connection:
             await asyncio.wait(
                 running, timeout=_HEAD_START_SECONDS if rest else None, return_when=asyncio.FIRST_COMPLETED
             )
-            for attempt in attempts:
+            for attempt, server in attempts.items():
                 if attempt.done() and attempt.exception() is None:
                     won = attempt.result()
-                    return won
+                    return won, server
         raise _failure({server: attempt.exception() for attempt, server in attempts.items()})
     finally:
         for attempt in attempts:

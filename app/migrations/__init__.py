@@ -20,7 +20,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from sqlalchemy.pool import NullPool
 
 from app import primary
-from app.database import DATABASE_ERRORS, explain, first_line, sqlstate
+from app.database_errors import DATABASE_ERRORS, explain, first_line, sqlstate
 from app.failure import Failure
 from app.settings import Settings
 

@@ -11,7 +11,8 @@ from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.engine import URL
 
-from app.database import Database, explain, sqlstate
+from app.database import Database
+from app.database_errors import explain, sqlstate
 from app.errors import DatabaseUnavailable
 from app.main import create_app
 from app.migrations import migrate
