@@ -137,6 +137,9 @@ class ExactJsonRoute(APIRoute):
     """Media types besides JSON that the operations of this class answer with. Every operation answers JSON too, at the
     least for problems."""
 
+    retries: ClassVar[bool] = True
+    """Whether its requests are tried again when the database fails them."""
+
     @property
     def scopes(self) -> list[Scope] | None:
         """What a caller needs; ``None`` if it needs no key."""
@@ -168,7 +171,7 @@ class ExactJsonRoute(APIRoute):
             if IDEMPOTENT in self.dependencies:
                 named = HEADER in request.headers
                 return await retrying(exact, partial(idempotency.answer, handle=handle), named=named)
-            return await retrying(exact, handle, named=False)
+            return await retrying(exact, handle, named=False) if self.retries else await handle(exact)
 
         return handle_exactly
 

@@ -24,11 +24,15 @@ from app.services.stored_answers import Answer, Question
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
+FUNCTION_STACK = "fastapi_function_astack"
+"""Where FastAPI keeps what ends before the answer is sent: sessions, and with them the commit."""
+
 STORED_AS = "pricebook.stored_as"
 """Where a request's ASGI scope holds the body to store, if it is not to be the one that is sent."""
 
 _CLAIM = "pricebook.claim"
 _QUESTION = "pricebook.question"
+_TRIED = "pricebook.tried"
 # A string of Structured Fields (RFC 9651), as the draft has it, or what stands between its quotes, as many send it.
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"')
 _BARE = re.compile(r"[!#-~]{1,255}")
@@ -93,22 +97,25 @@ class Idempotency:
         request.scope.pop(_CLAIM, None)
         async with self._database.reading() as session:
             if (known := await stored_answers.find(session, question)) is not None:
-                return _replay(known)
+                return _found(request, known)
         try:
             response = await handle(request)
         except Replay as replay:
-            return _replay(replay.answer)
+            return _found(request, replay.answer)
         if not _is_success(response):
             return response
         answer = _answer(request, response)
         writing: WriteSession | None = request.scope.get(_CLAIM)
         if writing is not None:
+            request.scope[_TRIED] = (answer, response)
             # The transaction of what was done, which is not committed yet.
             if not await stored_answers.keep(writing, question, answer):
                 # A lookup or quote with the key, which claims nothing, was quicker: raising undoes what was done here.
                 await stored_answers.find(writing, question)
                 raise RequestInProgress("Another request has this Idempotency-Key.", retry_after_seconds=1)
             return response
+        # What was read is read: its connection is not kept while another one is waited for.
+        await request.scope[FUNCTION_STACK].aclose()
         return await self._first(question, answer, response)
 
     async def answer_upload(self, request: Request, handle: Handler, make: Callable[[Receive], Request]) -> Response:
@@ -209,6 +216,12 @@ def _is_success(response: Response) -> bool:
 def _answer(request: Request, response: Response) -> Answer:
     headers = {name: value for name, value in response.headers.items() if name in _KEPT_HEADERS}
     return Answer(response.status_code, headers, request.scope.get(STORED_AS, response.body))
+
+
+def _found(request: Request, answer: Answer) -> Response:
+    """The stored answer; or the first one itself, if this service tried again because it lost sight of its commit."""
+    tried: tuple[Answer, Response] | None = request.scope.get(_TRIED)
+    return tried[1] if tried is not None and tried[0] == answer else _replay(answer)
 
 
 def _replay(answer: Answer) -> Response:

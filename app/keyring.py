@@ -27,6 +27,11 @@ _TRUSTED_SECONDS = 1.5
 whatever becomes of notifications."""
 
 
+RENEW_AFTER_SECONDS = 600.0
+"""How old a process is when it begins to store digests by the new secret key: during a roll-out, others may hold the
+two secret keys the other way round, and would store them back."""
+
+
 class KeyRing:
     """All keys in force. The follower keeps it fresh as it looks for changes; where it does not, requests look."""
 
@@ -42,6 +47,7 @@ class KeyRing:
         self._confirmed_at = float("-inf")
         self._look: asyncio.Task[None] | None = None
         self._renewing: set[str] = set()
+        self._began = time.monotonic()
         self._taking_over = asyncio.Lock()
 
     def __len__(self) -> int:
@@ -99,7 +105,7 @@ class KeyRing:
             raise _refused(AuthFailure.UNKNOWN)
         if _expired(key.caller):
             raise _refused(AuthFailure.EXPIRED)
-        if secret is not self.secret:
+        if secret is not self.secret and time.monotonic() - self._began > RENEW_AFTER_SECONDS:
             await self._renew(token)
         return key.caller
 

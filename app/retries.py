@@ -10,6 +10,7 @@ import structlog
 from fastapi import Request, Response
 
 from app.errors import ProblemError
+from app.idempotency import FUNCTION_STACK
 from app.observability.metrics import RETRIES
 
 logger = structlog.get_logger(__name__)
@@ -18,9 +19,6 @@ _MOST = 2
 _PAUSE_SECONDS = (0.01, 0.1)
 _YOUNG_SECONDS = 1.0
 """An older request is answered with its problem, so that its caller hears of it while it still waits."""
-
-_FUNCTION_STACK = "fastapi_function_astack"
-"""Where FastAPI keeps what ends before the answer is sent: sessions, and with them the commit."""
 
 
 async def retrying(request: Request, handle: Callable[[Request], Awaitable[Response]], *, named: bool) -> Response:
@@ -44,10 +42,10 @@ async def retrying(request: Request, handle: Callable[[Request], Awaitable[Respo
 
 
 async def _once(request: Request, handle: Callable[[Request], Awaitable[Response]]) -> Response:
-    outer = request.scope[_FUNCTION_STACK]
+    outer = request.scope[FUNCTION_STACK]
     try:
         async with AsyncExitStack() as stack:
-            request.scope[_FUNCTION_STACK] = stack
+            request.scope[FUNCTION_STACK] = stack
             return await handle(request)
     finally:
-        request.scope[_FUNCTION_STACK] = outer
+        request.scope[FUNCTION_STACK] = outer

@@ -161,8 +161,8 @@ class Settings(BaseSettings):
     @field_validator("admin_key")
     @classmethod
     def _fit_for_a_header(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and not re.fullmatch(r"[!-~]+", value.get_secret_value()):
-            raise ValueError("must have printable ASCII characters only, and no blanks")
+        if value is not None and not re.fullmatch(r"[!#-\[\]-~]+", value.get_secret_value()):
+            raise ValueError("must have printable ASCII characters only, without blanks, quotes and backslashes")
         return value
 
     @field_validator("default_currency")

@@ -1,6 +1,6 @@
 """Keys to the API."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated
 
 from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints
@@ -26,6 +26,13 @@ def _distinct(scopes: list[Scope]) -> list[Scope]:
     return sorted(set(scopes))
 
 
+def _in_utc(instant: datetime) -> datetime:
+    try:
+        return instant.astimezone(UTC)
+    except OverflowError:
+        raise PydanticCustomError("not-an-instant", "must be an instant of the calendar") from None
+
+
 Scopes = Annotated[list[Scope], Field(min_length=1, max_length=len(Scope)), AfterValidator(_distinct)]
 
 
@@ -37,7 +44,7 @@ class KeyCreate(Input):
     name: KeyName
     """What the ledger records as the actor of its writes."""
     scopes: Scopes
-    expires_at: AwareDatetime | None = None
+    expires_at: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = None
     """When it stops being accepted; null: never."""
 
 

@@ -13,6 +13,7 @@ import asyncpg
 import httpx2
 import pytest
 
+from app import keyring
 from app.access import Scope
 from app.observability import logs
 from app.settings import Settings
@@ -90,6 +91,7 @@ async def test_the_first_price_of_an_item_needs_the_scope_for_prices(guard: http
         ({"name": "till", "scopes": ["prices"]}, "invalid-request"),
         ({"name": "till", "scopes": ["quotes"], "expires_at": "2020-01-01T00:00:00Z"}, "invalid-request"),
         ({"name": "till", "scopes": ["quotes"], "expires_at": "2030-01-01"}, "invalid-request"),
+        ({"name": "till", "scopes": ["quotes"], "expires_at": "9999-12-31T23:59:59-12:00"}, "invalid-request"),
         ({"name": "taken", "scopes": ["quotes"]}, "duplicate-key-name"),
     ],
 )
@@ -177,13 +179,21 @@ async def test_a_key_expires_by_itself(guard: httpx2.AsyncClient) -> None:
 
 
 async def test_the_secret_key_is_changed_without_losing_a_key(
-    settings: Settings, client: httpx2.AsyncClient, owner: asyncpg.Connection
+    settings: Settings, client: httpx2.AsyncClient, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old, new = "the-first-secret-key-of-this-test-0123456789", "the-second-secret-key-of-this-test-0123456789"
     async with guarded(settings, secret_key=old) as app:
         used = (await make_key(app, "used", ["quotes"]))["key"]
         idle = (await make_key(app, "idle", ["quotes"]))["key"]
-    async with guarded(settings, secret_key=new, secret_key_previous=old) as app:
+    async with (
+        guarded(settings, secret_key=old, secret_key_previous=new) as before,
+        guarded(settings, secret_key=new, secret_key_previous=old) as app,
+    ):
+        # While both run, both accept it, and neither stores a digest that the other would store back.
+        for _ in range(2):
+            assert await whoami(app, used) == await whoami(before, used) == 200
+        assert await owner.fetchval("SELECT count(DISTINCT secret_key_id) FROM api_keys") == 1
+        monkeypatch.setattr(keyring, "RENEW_AFTER_SECONDS", 0.0)
         assert await whoami(app, used) == 200
         made = (await make_key(app, "made", ["quotes"]))["key"]
     async with guarded(settings, secret_key=new) as app:

@@ -106,8 +106,21 @@ async def test_with_an_idempotency_key_it_is_found(
     with cut_after_commit(app, 1):
         answer = await client.post("/v1/items", json={"name": "Tent"}, headers={"Idempotency-Key": "once"})
     assert answer.status_code == 201
-    assert answer.headers["Idempotency-Replayed"] == "true"
+    # The client has sent it once, and this is its first answer.
+    assert "Idempotency-Replayed" not in answer.headers
+    again = await client.post("/v1/items", json={"name": "Tent"}, headers={"Idempotency-Key": "once"})
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert again.json() == answer.json()
     assert await owner.fetchval("SELECT count(*) FROM items") == 1
+
+
+async def test_a_new_key_is_not_lost_with_the_answer_to_its_commit(app: FastAPI, client: httpx2.AsyncClient) -> None:
+    document = {"name": "till", "scopes": ["quotes"]}
+    with cut_after_commit(app, 1):
+        answer = await client.post("/v1/keys", json=document, headers={"Idempotency-Key": "once"})
+    assert answer.status_code == 201, answer.text
+    key = answer.json()["key"]
+    assert (await client.get("/v1/whoami", headers={"Authorization": f"Bearer {key}"})).json()["name"] == "till"
 
 
 async def test_connections_that_are_gone_cost_no_request(

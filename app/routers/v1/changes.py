@@ -29,6 +29,8 @@ _STREAMED = {**_UNCACHED, "X-Accel-Buffering": "no", "Connection": "close"}
 
 class _FeedRoute(ExactJsonRoute):
     produces: ClassVar[frozenset[str]] = frozenset({EVENT_STREAM})
+    retries: ClassVar[bool] = False
+    """Who waits has been told to come again, and whether the client is still there can be asked once only."""
 
 
 router = APIRouter(tags=["feed"], route_class=_FeedRoute)
