@@ -1,6 +1,8 @@
 """What a database in trouble raises, and what it means in words."""
 
 import re
+from collections.abc import Iterator
+from functools import cache
 
 import asyncpg
 from sqlalchemy.engine import URL
@@ -53,5 +55,25 @@ def first_line(error: BaseException) -> str:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     if isinstance(cause, TimeoutError) and not str(cause):
         return "no answer in time"
-    line = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-    return re.sub(r"^<class '.*?'>: ", "", line).rstrip(".")
+    text = re.sub(r"^<class '.*?'>: ", "", str(cause))
+    if sqlstate(error).startswith("22") or type(cause).__name__ in value_errors():
+        text = without_values(text)
+    return (text.splitlines()[0] if text else type(cause).__name__).rstrip(".")
+
+
+@cache
+def value_errors() -> frozenset[str]:
+    """Names of the errors whose first line quotes what was sent to the database, and of those that wrap them."""
+
+    def names(kind: type[Exception]) -> Iterator[str]:
+        yield kind.__name__
+        for special in kind.__subclasses__():
+            yield from names(special)
+
+    return frozenset((*names(asyncpg.DataError), *(kind.__name__ for kind in DBAPIError.__mro__[:2]), "Error"))
+
+
+def without_values(text: str) -> str:
+    """The message of such an error without what it quotes: callers' data, which are nobody's who reads the log."""
+    message, sql, statement = re.sub(r"<class '([\w.]+)'>", r"<\1>", text).partition("\n[SQL:")
+    return re.sub(r"""["'].*["']""", '"***"', message, flags=re.DOTALL) + sql + statement

@@ -17,14 +17,14 @@ _PAUSE_SECONDS = 0.1
 class Load:
     """What all of them know, and the list of what must not be."""
 
-    def __init__(self, services: list[Service]) -> None:
+    def __init__(self, service: Service) -> None:
         self.violations: list[str] = []
         self.written: dict[str, int] = {}
         """The seq of each acknowledged item, by its sku."""
         self.feeds: dict[str, list[dict[str, Any]]] = {}
         """What each consumer received."""
         self.refused = 0
-        self._services = services
+        self._api = service.api
         self._client = httpx2.AsyncClient(timeout=60)
         self._numbers = itertools.count(1)
 
@@ -57,7 +57,7 @@ class Load:
             await asyncio.sleep(_PAUSE_SECONDS / 10)
 
     async def poll(self, name: str) -> None:
-        """Follow the feed by long polls, each at another service."""
+        """Follow the feed by long polls."""
         feed = self.feeds.setdefault(name, [])
         while True:
             answer = await self._until_answered("GET", "/v1/changes", params={"after": len(feed), "wait": 5})
@@ -72,7 +72,7 @@ class Load:
         feed = self.feeds.setdefault(name, [])
         headers = {"Accept": "text/event-stream"}
         while True:
-            url = f"{self._any().api}/v1/changes"
+            url = f"{self._api}/v1/changes"
             try:
                 async with self._client.stream("GET", url, params={"after": len(feed)}, headers=headers) as answer:
                     async for line in answer.aiter_lines():
@@ -88,13 +88,10 @@ class Load:
             self.violations.append(f"{name}: {change['seq']} comes after {len(feed)}")
         feed.append(change)
 
-    def _any(self) -> Service:
-        return random.choice(self._services)  # noqa: S311 - not a secret
-
     async def _until_answered(self, method: str, path: str, **request: Any) -> httpx2.Response:
         while True:
             try:
-                answer = await self._client.request(method, f"{self._any().api}{path}", **request)
+                answer = await self._client.request(method, f"{self._api}{path}", **request)
             except httpx2.TransportError as error:
                 self.violations.append(f"{method} {path}: {error!r}")
             else:
