@@ -64,19 +64,25 @@ class Circuit:
         """Ask the database during the block, which ends when the circuit opens, whatever it waits for.
 
         :raises DatabaseUnavailable: at once, if the database is away.
-        :raises TimeoutError: if it goes away.
+        :raises Exception: what the connection failed with, if it goes away.
         """
         if self._failure is not None:
             metrics.DATABASE_ERRORS.labels(metrics.DatabaseError.UNAVAILABLE).inc()
             raise DatabaseUnavailable(
                 "The database cannot be reached, and is looked for. Try again.", retry_after_seconds=1
             ) from self._failure
-        async with asyncio.timeout(None) as limit:
-            self._asking.add(limit)
-            try:
-                yield
-            finally:
-                self._asking.discard(limit)
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                self._asking.add(limit)
+                try:
+                    yield
+                finally:
+                    self._asking.discard(limit)
+        except TimeoutError:
+            if limit.expired() and self._failure is not None:
+                raise self._failure.with_traceback(None) from None
+            raise
 
     async def connect(self, **options: Any) -> asyncpg.Connection:
         """Open a connection for a pool; see :func:`app.primary.connect`."""

@@ -64,9 +64,10 @@ def server_name(host: str, port: object) -> str:
 def _with_hosts(url: URL, servers: str | None) -> URL:
     """The address with several hosts as two lists, the one form that holds for IPv6 and sockets, too."""
     asked = url.query.get("host")
+    several = servers is not None or isinstance(asked, tuple) or "," in (asked or "")
+    if several and (asked is not None or "port" in url.query) and (servers or url.host or url.port):
+        raise ValueError("names hosts twice, before the database and as a parameter; take one out")
     if servers is not None:
-        if asked is not None or "port" in url.query:
-            raise ValueError("names hosts twice, before the database and as a parameter; take one out")
         pairs = [_server(server) for server in servers.split(",")]
     elif isinstance(asked, tuple):
         if "port" in url.query:
@@ -87,7 +88,7 @@ def _with_hosts(url: URL, servers: str | None) -> URL:
                 f"has a comma without a host; expected {_EXPECTED.replace('host:5432', 'h1:5432,h2:5432')}"
             )
         _check_host(host)
-    return url.set(host=None, port=None).update_query_dict(
+    return url.update_query_dict(
         {
             "host": ",".join(host for host, _ in pairs),
             "port": ",".join(str(port) for _, port in pairs),

@@ -56,7 +56,9 @@ def first_line(error: BaseException) -> str:
     if isinstance(cause, TimeoutError) and not str(cause):
         return "no answer in time"
     text = re.sub(r"^<class '.*?'>: ", "", str(cause))
-    if sqlstate(error).startswith("22") or type(cause).__name__ in value_errors():
+    code = sqlstate(error)
+    # The driver's own errors, which have no code, quote what it could not send.
+    if code.startswith("22") or (not code and isinstance(error, DBAPIError)):
         text = without_values(text)
     return (text.splitlines()[0] if text else type(cause).__name__).rstrip(".")
 

@@ -33,9 +33,11 @@ def silent_server() -> Iterator[int]:
 
 def beside(url: URL, *ports: int) -> URL:
     """The address of a server reached by TCP, with others on this machine before it."""
-    return url.set(
-        host=None,
-        port=None,
+    return URL.create(
+        url.drivername,
+        url.username,
+        url.password,
+        database=url.database,
         query={"host": ",".join(["127.0.0.1"] * (len(ports) + 1)), "port": ",".join(map(str, (*ports, url.port)))},
     )
 

@@ -70,6 +70,8 @@ def test_one_host_stays_as_it_is() -> None:
         ("postgresql://u:hunter2@h1,h..2/db", "h..2, which is no host name"),
         ("postgresql://u:hunter2@h1,h2/db?host=h3", "names hosts twice"),
         ("postgresql://u:hunter2@h1,h2/db?port=5", "names hosts twice"),
+        ("postgresql://u:hunter2@h0/db?host=h1,h2", "names hosts twice"),
+        ("postgresql://u:hunter2@h0:5/db?host=h1:5&host=h2:5", "names hosts twice"),
         ("postgresql://u:hunter2@/db?host=h1:5&host=h2:5&port=5", "take the parameter port out"),
         ("postgresql://u:hunter2@/db?host=h1,h2,h3&port=5,6", "names 3 hosts and 2 ports"),
         ("postgresql://u:hunter2@h1,h2", "names no database"),
