@@ -5,7 +5,9 @@ from dataclasses import dataclass
 
 from sqlalchemy import text
 
-from app.database import DATABASE_ERRORS, Database, display_url, explain
+from app.database import Database
+from app.database_address import display_url
+from app.database_errors import DATABASE_ERRORS, explain
 from app.errors import ProblemError
 from app.key_token import KeySecret
 from app.readiness import schema_fault

@@ -6,7 +6,6 @@ edge of the request before the answer is sent.
 """
 
 import asyncio
-import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -16,14 +15,16 @@ from typing import Any, Literal
 import asyncpg
 import structlog
 from opentelemetry.trace import NoOpTracer, Tracer
-from sqlalchemy import text
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import event, text
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
-from app.errors import Busy, DatabaseUnavailable, InvalidRequest, ProblemError, RetryCause
+from app.circuit import Circuit
+from app.database_errors import explain, sqlstate
+from app.errors import Busy, DatabaseUnavailable, InvalidRequest, RetryCause
 from app.models import ChangeType
 from app.observability import metrics
 from app.observability.metrics import DatabaseError
@@ -36,10 +37,6 @@ APPLICATION_NAME = "pricebook"
 
 _CLOSE_SECONDS = 2
 """A stop waits no longer for the database to take its leave."""
-
-DATABASE_ERRORS = (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError)
-"""What a database in trouble raises. Connecting fails with errors that SQLAlchemy does not wrap."""
-
 
 _LONG_WORK = text(
     # Sorting and joining a hundred thousand rows should not go by way of the disk.
@@ -65,11 +62,17 @@ class Database:
     def __init__(self, settings: Settings, tracer: Tracer | None = None) -> None:
         self.url = settings.sqlalchemy_url
         self._import_statement_seconds = settings.import_statement_timeout_seconds
-        self.reader = _engine(settings, "reader").execution_options(isolation_level="AUTOCOMMIT")
-        self.writer = _engine(settings, "writer")
-        self.importer = _engine(settings, "importer")
+        self.circuit = Circuit(
+            settings.database_silence_seconds,
+            waiting=lambda: any(pool.checkedout() for _, pool in self.pools()),
+            answered_at=lambda: self.answered_at,
+            explain=lambda error: explain(error, self.url),
+        )
+        self.reader = _engine(settings, "reader", self.circuit).execution_options(isolation_level="AUTOCOMMIT")
+        self.writer = _engine(settings, "writer", self.circuit)
+        self.importer = _engine(settings, "importer", self.circuit)
         self._listener = create_async_engine(
-            settings.sqlalchemy_url, poolclass=NullPool, connect_args=_connect_args(settings, "follower")
+            settings.sqlalchemy_url, poolclass=NullPool, connect_args=_connect_args(settings, "follower", self.circuit)
         ).execution_options(isolation_level="AUTOCOMMIT")
         self._engines = {"reader": self.reader, "writer": self.writer, "importer": self.importer}
         self._statements = [
@@ -86,8 +89,8 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[ReadSession]:
         """A session for reads."""
-        with _translated(_UNAVAILABLE):
-            async with self._read_sessions() as session:
+        with _translated(_Commit()):
+            async with self.circuit.asking(), self._read_sessions() as session:
                 yield session
 
     @asynccontextmanager
@@ -106,10 +109,9 @@ class Database:
 
     @asynccontextmanager
     async def _writing(self, engine: AsyncEngine) -> AsyncIterator[WriteSession]:
-        # A primary that became a standby refuses writes: the new one is elsewhere.
         commit = _Commit()
-        with _translated((*_UNAVAILABLE, "25006"), commit):
-            async with self._write_sessions[engine]() as session:
+        with _translated(commit):
+            async with self.circuit.asking(), self._write_sessions[engine]() as session:
                 async with session.begin():
                     yield session
                     commit.begun = True
@@ -126,7 +128,7 @@ class Database:
         :param notified: called at each notification, as far as the server, or what is before it, passes them on.
         :param lost: called when the connection has ended.
         """
-        async with self._listener.connect() as connection:
+        async with self.circuit.asking(), self._listener.connect() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
             driver.add_termination_listener(lambda _: lost())
             await driver.add_listener(channel, lambda *_: notified())
@@ -150,23 +152,12 @@ class Database:
 
     async def close(self) -> None:
         """Close every connection; one to a server that does not answer is given up after a moment."""
+        await self.circuit.close()
         try:
             async with asyncio.timeout(_CLOSE_SECONDS):
                 await asyncio.gather(*(engine.dispose() for engine in self._engines.values()))
         except TimeoutError:
             logger.warning("connections to the database were not closed in order", seconds=_CLOSE_SECONDS)
-
-
-def sqlstate(error: BaseException | None) -> str:
-    """PostgreSQL's five-character code of an error, or an empty string."""
-    if isinstance(error, DBAPIError):
-        error = error.orig
-    return getattr(error, "sqlstate", None) or ""
-
-
-def violated_constraint(error: IntegrityError) -> str | None:
-    """Name of the constraint that a write broke."""
-    return getattr(error.orig.__cause__, "constraint_name", None) if error.orig else None
 
 
 @dataclass(slots=True)
@@ -189,13 +180,8 @@ class _Commit:
 
 
 @contextmanager
-def _translated(unavailable: tuple[str, ...], commit: _Commit | None = None) -> Iterator[None]:
-    """Turn what a database in trouble does to a request into problems that say whether to try again.
-
-    :param unavailable: first characters of the error codes that mean that the database is not there.
-    :param commit: of the transaction, if there is one.
-    """
-    commit = commit or _Commit()
+def _translated(commit: _Commit) -> Iterator[None]:
+    """Turn what a database in trouble does to a request into problems that say whether to try again."""
     try:
         yield
     except PoolTimeoutError:
@@ -212,7 +198,7 @@ def _translated(unavailable: tuple[str, ...], commit: _Commit | None = None) -> 
             busy = Busy(f"{_BUSY[code]} Try again.", retry_after_seconds=1)
             busy.retry_cause = _ROLLED_BACK.get(code)
             raise busy from error
-        if code.startswith(unavailable) or getattr(error, "connection_invalidated", False):
+        if code.startswith(_UNAVAILABLE) or getattr(error, "connection_invalidated", False):
             _count(DatabaseError.UNAVAILABLE)
             raise commit.broken_off("The database went away. Try again.") from error
         if code == "22021":
@@ -246,7 +232,7 @@ _UNAVAILABLE = (
 type _Pool = Literal["reader", "writer", "importer"]
 
 
-def _connect_args(settings: Settings, pool: _Pool | Literal["follower"]) -> dict[str, Any]:
+def _connect_args(settings: Settings, pool: _Pool | Literal["follower"], circuit: Circuit) -> dict[str, Any]:
     longest_seconds = settings.database_statement_timeout_milliseconds / 1000
     if pool == "importer":
         longest_seconds = max(longest_seconds, settings.import_statement_timeout_seconds)
@@ -262,6 +248,7 @@ def _connect_args(settings: Settings, pool: _Pool | Literal["follower"]) -> dict
     if pool in ("reader", "follower"):
         server_settings["default_transaction_read_only"] = "on"
     return {
+        "async_creator_fn": circuit.connect,
         "timeout": settings.database_connect_timeout_seconds,
         # asyncpg's own limit is the last resort, for a server that no longer answers at all.
         "command_timeout": longest_seconds + 5,
@@ -269,8 +256,8 @@ def _connect_args(settings: Settings, pool: _Pool | Literal["follower"]) -> dict
     }
 
 
-def _engine(settings: Settings, pool: _Pool) -> AsyncEngine:
-    return create_async_engine(
+def _engine(settings: Settings, pool: _Pool, circuit: Circuit) -> AsyncEngine:
+    engine = create_async_engine(
         settings.sqlalchemy_url,
         poolclass=TimedPool,
         pool_logging_name=pool,
@@ -281,43 +268,28 @@ def _engine(settings: Settings, pool: _Pool) -> AsyncEngine:
         if pool == "importer"
         else settings.database_pool_timeout_seconds,
         pool_use_lifo=True,
-        connect_args=_connect_args(settings, pool),
+        connect_args=_connect_args(settings, pool, circuit),
         hide_parameters=True,
     )
+    event.listen(engine.sync_engine, "checkout", _refuse_ended)
+    event.listen(engine.sync_engine, "handle_error", _give_up)
+    return engine
 
 
-def display_url(url: URL) -> str:
-    """A database address for people and logs, without its password."""
-    return url.set(drivername="postgresql").render_as_string(hide_password=True)
+def _refuse_ended(connection: Any, *_: object) -> None:
+    """Let the pool open another connection for one that the server has ended meanwhile. Costs no round trip."""
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
-def explain(error: BaseException, url: URL) -> str:
-    """What is wrong with the database, in one line that says what to do, for the log or the terminal.
-
-    :param error: what it raised, or the problem that was made of that.
-    """
-    if isinstance(error, ProblemError) and error.__cause__ is not None:
-        error = error.__cause__
-    code = sqlstate(error)
-    remedy = next((remedy for start, remedy in _REMEDIES.items() if code.startswith(start)), None)
-    if isinstance(error, OSError):
-        remedy = "Check the address in DATABASE_URL, that the server runs, and that nothing on the way stops it"
-    what = f"The database {display_url(url)} cannot be used: {first_line(error)}."
-    return f"{what} {remedy}." if remedy else what
-
-
-_REMEDIES = {
-    "28": "Check user and password in DATABASE_URL, and whom the server lets in (pg_hba.conf)",
-    "3D": "Create the database, or name another one in DATABASE_URL",
-    "42501": "Grant the role what it lacks, or use another role in DATABASE_URL",
-    "53300": "Raise the server's max_connections, or lower DATABASE_POOL_SIZE",
-}
-
-
-def first_line(error: BaseException) -> str:
-    """What the error says, or its kind, without the driver's decoration."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    if isinstance(cause, TimeoutError) and not str(cause):
-        return "no answer in time"
-    line = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
-    return re.sub(r"^<class '.*?'>: ", "", line).rstrip(".")
+def _give_up(context: ExceptionContext) -> None:
+    """Give up connections that are of no use although they have not ended."""
+    error = context.original_exception
+    if sqlstate(error) == "25006" and context.engine is not None and context.engine.pool.logging_name != "reader":
+        # A primary that became a standby, and so refuses writes: the new one is elsewhere.
+        context.is_disconnect = True
+    elif isinstance(error, TimeoutError) and context.connection is not None:
+        # What the server still says on it, if it does, would be taken for the answer to the next statement's wait.
+        driver: Any = context.connection.connection.driver_connection
+        driver.terminate()
+        context.is_disconnect, context.invalidate_pool_on_disconnect = True, False

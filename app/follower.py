@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from app.database import Database, ReadSession, explain
+from app.database import Database, ReadSession
+from app.database_errors import explain
 from app.feed_window import FeedWindow, Page, Question
 from app.keyring import KeyRing
 from app.observability import metrics

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import structlog
 from sqlalchemy import func, select
 
-from app.database import Database, WriteSession, explain
+from app.database import Database, WriteSession
+from app.database_errors import explain
 from app.services import changes, imports, stored_answers
 from app.settings import Settings
 

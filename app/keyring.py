@@ -11,7 +11,8 @@ import structlog
 from pydantic import SecretStr
 
 from app.access import ADMIN, ANONYMOUS, Caller
-from app.database import Database, ReadSession, first_line
+from app.database import Database, ReadSession
+from app.database_errors import first_line
 from app.errors import Unauthenticated
 from app.key_token import KeySecret, KeyToken
 from app.observability.metrics import AUTH_FAILURES, AuthFailure

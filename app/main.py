@@ -59,6 +59,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
                 logger.warning(
                     "no keys are asked for: whoever reaches the port can read and write", AUTH_REQUIRED=False
                 )
+            await stack.enter_async_context(database.circuit.running())
             await readiness.reason_not_ready()
             for task in (watch, follower, housekeeping):
                 await stack.enter_async_context(task.running())

@@ -4,7 +4,8 @@ import structlog
 from sqlalchemy import Connection, text
 
 from app import migrations
-from app.database import DATABASE_ERRORS, Database, explain
+from app.database import Database
+from app.database_errors import DATABASE_ERRORS, explain
 from app.errors import ProblemError
 from app.traffic import Traffic
 

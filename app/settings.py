@@ -10,9 +10,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
-from app import instants, money
+from app import database_address, instants, money
 from app.failure import Failure
 
 
@@ -27,7 +26,9 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
 
-    database_url: SecretStr = Field(description="PostgreSQL 18 or later: postgresql://user:password@host:5432/name")
+    database_url: SecretStr = Field(
+        description="PostgreSQL 18 or later: postgresql://user:password@host:5432/name; several hosts with commas"
+    )
     secret_key: SecretStr = Field(
         min_length=32,
         description="At least 32 random characters; signs cursors and keys. Make one with: openssl rand -base64 48",
@@ -84,6 +85,9 @@ class Settings(BaseSettings):
     )
     database_connect_timeout_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
         5.0, description="How long opening a connection may take"
+    )
+    database_silence_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
+        3.0, description="How long the database may answer nothing before it is looked after; so long a look may take"
     )
     database_statement_timeout_milliseconds: Annotated[int, Field(ge=1, le=600_000)] = Field(
         10_000, description="How long one SQL statement may run"
@@ -152,26 +156,7 @@ class Settings(BaseSettings):
     @classmethod
     def _normalise_database_url(cls, value: SecretStr) -> SecretStr:
         # People paste postgres:// and postgresql:// URLs; SQLAlchemy would take either for another driver.
-        try:
-            url = make_url(value.get_secret_value())
-        except (ArgumentError, ValueError):  # A port that is no number is a ValueError, with part of the URL in it.
-            raise ValueError(
-                "is not a URL; expected postgresql://user:password@host:5432/name, "
-                "with @ : / in the password written as %40 %3A %2F"
-            ) from None
-        if url.drivername not in {"postgres", "postgresql", "postgresql+asyncpg"}:
-            raise ValueError(f"names {url.drivername}; Pricebook runs on PostgreSQL: postgresql://...")
-        try:
-            (url.host or "").encode("idna")
-        except UnicodeError:
-            raise ValueError(f"names the host {url.host}, which is no host name") from None
-        if not url.database:
-            raise ValueError("names no database; expected postgresql://user:password@host:5432/name")
-        if "sslmode" in url.query:
-            url = url.difference_update_query(["sslmode"]).update_query_dict({"ssl": url.query["sslmode"]})
-        if unknown := set(url.query) - {"host", "port", "ssl", "service", "servicefile"}:
-            raise ValueError(f"has the parameter {min(unknown)}, which is not supported; take it out of the URL")
-        return SecretStr(url.set(drivername="postgresql+asyncpg").render_as_string(hide_password=False))
+        return SecretStr(database_address.normalised(value.get_secret_value()).render_as_string(hide_password=False))
 
     @field_validator("admin_key")
     @classmethod

@@ -19,7 +19,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from app.database import DATABASE_ERRORS, explain, first_line, sqlstate
+from app import primary
+from app.database_errors import DATABASE_ERRORS, explain, first_line, sqlstate
 from app.failure import Failure
 from app.settings import Settings
 
@@ -146,7 +147,7 @@ async def migrate(settings: Settings) -> str:
     engine = create_async_engine(
         settings.sqlalchemy_url,
         poolclass=NullPool,
-        connect_args={"timeout": settings.database_connect_timeout_seconds},
+        connect_args={"timeout": settings.database_connect_timeout_seconds, "async_creator_fn": primary.connect},
         hide_parameters=True,
     )
     deadline = time.monotonic() + settings.migration_wait_seconds

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 
 import structlog
 
-from app.database import Database, explain
+from app.database import Database
+from app.database_errors import explain
 from app.errors import DatabaseUnavailable
 from app.services import ledger
 from app.services.ledger import Stamp

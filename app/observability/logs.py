@@ -10,6 +10,7 @@ import structlog
 from opentelemetry import trace
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from app.database_errors import value_errors, without_values
 from app.key_token import mask
 from app.settings import Settings
 
@@ -24,7 +25,7 @@ def _name_trace(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 
 def _without_rows(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Take what PostgreSQL tells of the rows at fault, which are callers' data, out of tracebacks."""
+    """Take what PostgreSQL tells of rows and values, which are callers' data, out of tracebacks."""
     for raised in event.get("exception") or ():
         _cut(raised)
     return event
@@ -32,6 +33,8 @@ def _without_rows(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
 
 def _cut(raised: dict[str, Any]) -> None:
     raised["exc_value"] = raised["exc_value"].partition("\nDETAIL:")[0]
+    if raised["exc_type"] in value_errors():
+        raised["exc_value"] = without_values(raised["exc_value"])
     for group in raised.get("exceptions") or ():
         for member in group:
             _cut(member)

@@ -70,6 +70,11 @@ class StateCollector:
         yield GaugeMetricFamily(
             "pricebook_database_up", "Whether the database answered at the last look.", self.watch.up
         )
+        yield GaugeMetricFamily(
+            "pricebook_database_circuit_open",
+            "Whether requests are refused at once because the database is away.",
+            self.database.circuit.open,
+        )
         head = self.watch.head
         yield GaugeMetricFamily(
             "pricebook_ledger_seq", "Number of the last change, as last looked at.", head.seq if head else None

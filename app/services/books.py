@@ -7,7 +7,8 @@ from sqlalchemy import BigInteger, DateTime, RowMapping, bindparam, exists, inse
 from sqlalchemy.exc import IntegrityError
 
 from app import http_cache, instants, money
-from app.database import ReadSession, WriteSession, violated_constraint
+from app.database import ReadSession, WriteSession
+from app.database_errors import violated_constraint
 from app.errors import CurrencyFixed, DuplicateBook, FieldError, InvalidRequest, UnknownBook
 from app.models import Book, Change, ChangeType, PriceRow
 from app.schemas import book as schemas

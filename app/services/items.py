@@ -13,7 +13,8 @@ from sqlalchemy import Executable, Select, Subquery, bindparam, insert, or_, sel
 from sqlalchemy.exc import IntegrityError
 
 from app import http_cache
-from app.database import ReadSession, WriteSession, violated_constraint
+from app.database import ReadSession, WriteSession
+from app.database_errors import violated_constraint
 from app.errors import (
     DuplicateGtin,
     DuplicateSku,

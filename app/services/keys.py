@@ -7,7 +7,8 @@ from sqlalchemy import func, insert, or_, select, text, update
 from sqlalchemy.exc import IntegrityError
 
 from app.access import Caller, Scope
-from app.database import ReadSession, WriteSession, violated_constraint
+from app.database import ReadSession, WriteSession
+from app.database_errors import violated_constraint
 from app.errors import DuplicateKeyName, FieldError, InvalidRequest, TooManyKeys, UnknownKey
 from app.key_token import KeySecret, KeyToken
 from app.models import ApiKey, Ledger

@@ -11,7 +11,8 @@ from sqlalchemy.orm import aliased
 
 from app import money
 from app.access import Scope
-from app.database import WriteSession, violated_constraint
+from app.database import WriteSession
+from app.database_errors import violated_constraint
 from app.errors import AlreadySuperseded, FieldError, Forbidden, InvalidRequest, ItemArchived, UnknownItem, UnknownPrice
 from app.models import Book, ChangeType, Item, ItemKey, PriceRetirement, PriceRow
 from app.schemas import price as schemas

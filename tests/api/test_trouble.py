@@ -17,6 +17,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError
 
 from app.database import Database, ReadSession, WriteSession
+from app.database_errors import explain
 from app.errors import Busy
 from app.main import create_app
 from app.migrations import migrate
@@ -80,6 +81,45 @@ async def test_the_log_of_a_defect_holds_no_body_and_no_credential(settings: Set
     assert failure["request_id"]
     assert "PRIVATE" not in log.getvalue()
     assert "hunter2" not in log.getvalue()
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "SELECT CAST(CAST(:value AS text) AS integer)",
+        "SELECT CAST(CAST(:value AS text) AS timestamptz)",
+        "SELECT CAST(:value AS integer)",
+    ],
+    ids=["no number", "no instant", "refused by the driver"],
+)
+@pytest.mark.parametrize("value", ["hunter2", "'hunter2", 'a\n"hunter2'])
+async def test_the_log_of_a_defect_holds_no_value_that_the_database_refused(
+    settings: Settings, query: str, value: str
+) -> None:
+    app = create_app(settings)
+    database: Database = app.state.database
+
+    @app.get("/defect")
+    async def defect() -> None:
+        async with database.reading() as session:
+            await session.execute(text(query), {"value": value})
+
+    handler = logging.StreamHandler(log := io.StringIO())
+    handler.setFormatter(logs.formatter("json"))
+    logging.getLogger().addHandler(handler)
+    try:
+        async with client_of(app) as client:
+            assert slug(await client.get("/defect")) == (500, "internal-error")
+    finally:
+        logging.getLogger().removeHandler(handler)
+    (failure,) = [line for line in log.getvalue().splitlines() if '"exception"' in line]
+    assert "hunter2" not in failure
+    assert query.partition(":")[0] in failure, "the statement is what a person needs"
+    with pytest.raises(DBAPIError) as refusal:
+        async with database.reading() as session:
+            await session.execute(text(query), {"value": value})
+    assert "hunter2" not in explain(refusal.value, database.url)
+    await database.close()
 
 
 async def test_every_time_limit_reaches_the_database(settings: Settings) -> None:

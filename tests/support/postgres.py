@@ -48,6 +48,19 @@ def execute(url: URL, *statements: str) -> None:
     asyncio.run(run())
 
 
+def answer(url: URL, question: str) -> object:
+    """The single value of a query."""
+
+    async def run() -> object:
+        connection = await asyncpg.connect(text(url), timeout=10)
+        try:
+            return await connection.fetchval(question)
+        finally:
+            await connection.close()
+
+    return asyncio.run(run())
+
+
 @contextmanager
 def database(server: URL, name: str) -> Iterator[URL]:
     """A new, empty database, dropped afterwards."""

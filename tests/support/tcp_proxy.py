@@ -28,6 +28,10 @@ class TcpProxy:
         """Forward nothing more, in either direction."""
         self._silent.set()
 
+    def resume(self) -> None:
+        """Forward again, also what was said meanwhile."""
+        self._silent.clear()
+
     @contextlib.contextmanager
     def open(self) -> Iterator["TcpProxy"]:
         """Forward during the block."""

@@ -1,0 +1,197 @@
+"""Whether the database is there: found out once for all requests, so that each need not wait to hear that it is not.
+
+A circuit breaker. It opens when a connection cannot be made, or the server leaves everything unanswered, and then
+refuses requests at once while one look after the other is made. The first that is answered closes it.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import asyncpg
+import structlog
+
+from app import primary
+from app.errors import DatabaseUnavailable
+from app.observability import metrics
+
+logger = structlog.get_logger(__name__)
+
+_PAUSE_SECONDS = (0.3, 0.7)
+"""Between two looks at a database that is away. The replicas do not look all at once."""
+
+
+class Circuit:
+    """The connections of one process, and whether more are to be tried. :meth:`running` looks out for silence."""
+
+    def __init__(
+        self,
+        silence_seconds: float,
+        *,
+        waiting: Callable[[], bool],
+        answered_at: Callable[[], float],
+        explain: Callable[[BaseException], str],
+    ) -> None:
+        """Make a closed one.
+
+        :param silence_seconds: how long everything may stay unanswered before it is looked after, and so long a look.
+        :param waiting: whether anything is being asked of the database.
+        :param answered_at: when a statement was last answered, on the monotonic clock.
+        :param explain: what an error means, for the log.
+        """
+        self._silence_seconds = silence_seconds
+        self._waiting = waiting
+        self._statement_answered_at = answered_at
+        self._explain = explain
+        self._connections: WeakKeyDictionary[asyncpg.Connection, str] = WeakKeyDictionary()
+        self._asking: set[asyncio.Timeout] = set()
+        self._connected_at = float("-inf")
+        self._options: dict[str, Any] = {}
+        self._failure: BaseException | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether the database is away."""
+        return self._failure is not None
+
+    @asynccontextmanager
+    async def asking(self) -> AsyncIterator[None]:
+        """Ask the database during the block, which ends when the circuit opens, whatever it waits for.
+
+        :raises DatabaseUnavailable: at once, if the database is away.
+        :raises Exception: what the connection failed with, if it goes away.
+        """
+        if self._failure is not None:
+            metrics.DATABASE_ERRORS.labels(metrics.DatabaseError.UNAVAILABLE).inc()
+            raise DatabaseUnavailable(
+                "The database cannot be reached, and is looked for. Try again.", retry_after_seconds=1
+            ) from self._failure
+        limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                self._asking.add(limit)
+                try:
+                    yield
+                finally:
+                    self._asking.discard(limit)
+        except TimeoutError:
+            if limit.expired() and self._failure is not None:
+                raise self._failure.with_traceback(None) from None
+            raise
+
+    async def connect(self, **options: Any) -> asyncpg.Connection:
+        """Open a connection for a pool; see :func:`app.primary.connect`."""
+        if self._failure is not None:
+            raise self._failure.with_traceback(None)
+        self._options = options
+        began = time.monotonic()
+        try:
+            connection, server = await primary.find(**options)
+        except Exception as error:
+            # What else is answered meanwhile shows that the database is there.
+            if _away(error) and self._answered_at < began:
+                self._open(error)
+            raise
+        if self._failure is not None:
+            # It opened meanwhile, so this one may lead to a server that is lost.
+            connection.terminate()
+            raise self._failure.with_traceback(None)
+        self._connected_at = time.monotonic()
+        self._connections[connection] = server
+        return connection
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Look out for silence during the block."""
+        task = asyncio.create_task(self._watch(), name="circuit")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def close(self) -> None:
+        """Look no more."""
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+
+    @property
+    def _answered_at(self) -> float:
+        return max(self._connected_at, self._statement_answered_at())
+
+    async def _watch(self) -> None:
+        pause = self._silence_seconds / 10
+        last, silent_since = self._answered_at, None
+        while True:
+            await asyncio.sleep(pause)
+            now, answered = time.monotonic(), self._answered_at
+            if self.open or answered != last or not self._waiting():
+                last, silent_since = answered, None
+            elif silent_since is None:
+                silent_since = now
+            elif now - silent_since > self._silence_seconds:
+                silent_since = None
+                await self._look_after_silence()
+
+    async def _look_after_silence(self) -> None:
+        """Tell a server that answers nothing from statements that take long."""
+        began = time.monotonic()
+        server, failure = await self._look()
+        if failure is None:
+            # A primary that is lost with all of its network ends no connection; the one that is there now does not
+            # know them.
+            self._end(lambda other: other not in (server, None))
+        elif not self.open and self._answered_at < began:
+            self._open(failure)
+
+    def _open(self, failure: BaseException) -> None:
+        if self._failure is None:
+            logger.warning("database away", reason=self._explain(failure))
+            self._failure = failure.with_traceback(None)
+            self._looking = asyncio.create_task(self._look_until_back(time.monotonic()), name="look for the database")
+            self._end(lambda _: True)
+            asking, self._asking = self._asking, set()
+            for limit in asking:
+                limit.reschedule(asyncio.get_running_loop().time())
+
+    async def _look_until_back(self, since: float) -> None:
+        while self._failure is not None:
+            await asyncio.sleep(random.uniform(*_PAUSE_SECONDS))  # noqa: S311 - not a secret
+            _, failure = await self._look()
+            self._failure = failure.with_traceback(None) if failure is not None else None
+        self._connected_at = time.monotonic()
+        logger.info("database back", seconds=round(time.monotonic() - since, 1))
+
+    async def _look(self) -> tuple[str | None, BaseException | None]:
+        """Which server answers, or why none does."""
+        server, connection = None, None
+        try:
+            async with asyncio.timeout(self._silence_seconds):
+                connection, server = await primary.find(**self._options)
+                # A pooler takes connections also for a server that is away.
+                await connection.execute("SELECT 1")
+                await connection.close()
+        except Exception as error:  # Whatever it is, it is not there, unless it said itself what it lacks.
+            if connection is not None:
+                connection.terminate()
+            if _away(error) or not isinstance(error, asyncpg.PostgresError):
+                return None, error
+        return server, None
+
+    def _end(self, chosen: Callable[[str], bool]) -> None:
+        for connection, server in list(self._connections.items()):
+            if chosen(server) and not connection.is_closed():
+                connection.terminate()
+
+
+def _away(error: BaseException) -> bool:
+    """Whether there is no server, rather than one that refuses this connection."""
+    return isinstance(error, OSError) or (
+        isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(("08", "57P"))
+    )

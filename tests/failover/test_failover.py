@@ -1,0 +1,122 @@
+"""The primary is lost under load, and a standby takes over: services go on with it, and nothing confirmed is lost."""
+
+import asyncio
+import json
+import signal
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.failover import pair as pairs
+from tests.failover.load import Load
+from tests.failover.pair import Pair
+from tests.support import postgres
+from tests.support.processes import SECRET, Service, run, running
+
+_WRITERS = 4
+_ENOUGH = 50
+"""Writes acknowledged before the fault, and again after it."""
+
+
+@pytest.fixture
+def directory() -> Iterator[Path]:
+    """Not below pytest's own, which other runs of pytest close to the user that PostgreSQL runs as."""
+    with tempfile.TemporaryDirectory(prefix="pricebook-failover-") as directory:
+        yield Path(directory)
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind"),
+    [(signal.SIGKILL, "gunicorn"), (signal.SIGSTOP, "uvicorn")],
+    ids=["the primary is killed", "the primary falls silent"],
+)
+def test_nothing_confirmed_is_lost_and_nobody_is_restarted(
+    directory: Path, fault: signal.Signals, kind: str, record_property: Callable[[str, object], None]
+) -> None:
+    with ExitStack() as stack:
+        pair = stack.enter_context(pairs.running(directory))
+        migrated = run("migrate", directory=directory, database_url=pair.address(), serving_role=postgres.SERVING_ROLE)
+        assert migrated.returncode == 0, migrated.stderr
+        pair.commit_on_both()
+        service = stack.enter_context(
+            running(
+                "serve",
+                directory,
+                server=kind,
+                database_url=pair.address(postgres.SERVING_ROLE),
+                database_silence_seconds=1,
+                database_statement_timeout_milliseconds=600_000,  # It is not this that ends what waits.
+                secret_key=SECRET,
+                drain_seconds=0,
+            )
+        )
+        load, seconds = asyncio.run(_fail_over(pair, service, fault))
+        assert service.process.poll() is None
+        audit(load, service)
+    record_property("summary", f"failover ({fault.name}): writes go on after {seconds:.1f} s, none lost")
+
+
+async def _fail_over(pair: Pair, service: Service, fault: signal.Signals) -> tuple[Load, float]:
+    load = Load(service)
+    tasks = [
+        asyncio.create_task(work)
+        for work in (
+            *(load.write() for _ in range(_WRITERS)),
+            *(load.read() for _ in range(2)),
+            load.poll("pages"),
+            load.stream("events"),
+        )
+    ]
+    try:
+        await _until(lambda: len(load.written) > _ENOUGH, load)
+        pair.primary.signal(fault)
+        if fault == signal.SIGKILL:
+            await _until(lambda: load.refused > 0, load)
+        # A silent one may be replaced before anybody has noticed.
+        await asyncio.to_thread(pair.promote)
+        promoted, before = time.monotonic(), len(load.written)
+        await _until(lambda: len(load.written) > before, load)
+        seconds = time.monotonic() - promoted
+        await _until(lambda: len(load.written) > before + _ENOUGH, load)
+        for task in tasks[:_WRITERS]:
+            task.cancel()
+        head = max(load.written.values())
+        await _until(lambda: all(len(feed) >= head for feed in load.feeds.values()), load)
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+        await load.close()
+    assert not [error for error in ended if error is not None and not isinstance(error, asyncio.CancelledError)]
+    return load, seconds
+
+
+async def _until(done: Callable[[], bool], load: Load) -> None:
+    deadline = time.monotonic() + 60
+    while not done():
+        assert time.monotonic() < deadline, f"{len(load.written)} written, {load.refused} refused, {load.violations}"
+        await asyncio.sleep(0.02)
+
+
+def audit(load: Load, service: Service) -> None:
+    """Compare what was acknowledged and received with what the new primary has, by the feed."""
+    assert load.violations == []
+    changes: list[dict[str, Any]] = []
+    while page := httpx2.get(f"{service.api}/v1/changes", params={"after": len(changes)}).json()["changes"]:
+        changes += page
+    assert [change["seq"] for change in changes] == list(range(1, len(changes) + 1))
+    created = [change for change in changes if change["type"] == "item.created"]
+    by_sku = {change["after"]["sku"]: change["seq"] for change in created}
+    assert len(by_sku) == len(created), "an item was created twice"
+    for sku, seq in load.written.items():
+        assert by_sku[sku] <= seq, sku
+    for name, feed in load.feeds.items():
+        assert feed == changes[: len(feed)], name
+    lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+    assert [line for line in lines if line["level"] == "error"] == []
