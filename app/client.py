@@ -19,6 +19,7 @@ _MOST_FAULTS = 10
 _SECONDS = re.compile(r"[0-9]{1,5}")
 
 SEQ_HEADER = "Pricebook-Seq"
+RECORDED_AT_HEADER = "Pricebook-Recorded-At"
 
 
 class ServiceError(Exception):
@@ -138,6 +139,16 @@ class Service:
         if not seq.isdecimal():
             raise self._stranger(f"it sends no {SEQ_HEADER}")
         return int(seq)
+
+    def recorded_at_of(self, answer: httpx2.Response) -> str:
+        """When the last change that an export takes into account was recorded.
+
+        :raises ServiceError: if it does not say.
+        """
+        recorded_at = answer.headers.get(RECORDED_AT_HEADER, "")
+        if not recorded_at:
+            raise self._stranger(f"it sends no {RECORDED_AT_HEADER}")
+        return str(recorded_at)
 
     def cut_off(self) -> ServiceError:
         """For an answer that ends in order, and yet within a line: something between cut it off and hid that."""

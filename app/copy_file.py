@@ -1,7 +1,7 @@
 """A consumer's copy of the items and of one book's prices, in a SQLite file.
 
-The documents and the seq that they are as of are written in one transaction. So whenever the process is killed, the
-file holds some state of the ledger, complete, and says which.
+The documents, and the seq that they are as of with its instant, are written in one transaction. So whenever the process
+is killed, the file holds some state of the ledger, complete, and says which.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ _SCHEMA = f"""
     PRAGMA application_id = {_APPLICATION_ID};
     BEGIN IMMEDIATE;
     CREATE TABLE IF NOT EXISTS copy (
-        singleton INTEGER PRIMARY KEY CHECK (singleton = 1), book TEXT NOT NULL, seq INTEGER
+        singleton INTEGER PRIMARY KEY CHECK (singleton = 1), book TEXT NOT NULL, seq INTEGER, recorded_at TEXT
     );
     CREATE TABLE IF NOT EXISTS items (id TEXT PRIMARY KEY, document TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS prices (
@@ -46,6 +46,13 @@ class Counts(NamedTuple):
     prices: int
 
 
+class At(NamedTuple):
+    """The last change in a copy, and the instant at which it was recorded, as the service writes it."""
+
+    seq: int
+    recorded_at: str
+
+
 class Copy:
     """The copy in a file, as a block: ``with Copy(path, book) as copy``.
 
@@ -67,7 +74,7 @@ class Copy:
                 raise CopyError(f"{path} is no copy that pricebook follow made. Name another file.")
             if not reads_only:
                 self._database.executescript(_SCHEMA)
-                self._database.execute("INSERT OR IGNORE INTO copy VALUES (1, ?, NULL)", (book,))
+                self._database.execute("INSERT OR IGNORE INTO copy VALUES (1, ?, NULL, NULL)", (book,))
             # Without a row it is just being made, by the other process.
             (owner,) = self._database.execute("SELECT book FROM copy").fetchone() or (book,)
         if owner != book:
@@ -81,19 +88,19 @@ class Copy:
         self._database.close()
 
     @property
-    def seq(self) -> int | None:
+    def at(self) -> At | None:
         """The last change in the copy, or ``None`` before the first snapshot."""
         with self._checked():
-            (seq,) = self._database.execute("SELECT seq FROM copy").fetchone() or (None,)
-            return None if seq is None else int(seq)
+            found = self._database.execute("SELECT seq, recorded_at FROM copy WHERE seq IS NOT NULL").fetchone()
+            return None if found is None else At(*found)
 
-    def replace(self, seq: int, lines: Iterable[bytes]) -> Counts:
+    def replace(self, at: At, lines: Iterable[bytes]) -> Counts:
         """Take over a snapshot, if it comes to its end.
 
-        :param lines: those of the snapshot as of ``seq``.
+        :param lines: those of the snapshot as of ``at``.
         """
         items = prices = 0
-        with self._writing(self.seq, seq):
+        with self._writing(self.at, at):
             self._database.execute("DELETE FROM items")
             self._database.execute("DELETE FROM prices")
             for line in lines:
@@ -105,19 +112,19 @@ class Copy:
                 prices += len(entry["prices"])
         return Counts(items, prices)
 
-    def apply(self, changes: Iterable[Mapping[str, Any]], *, after: int) -> None:
+    def apply(self, changes: Iterable[Mapping[str, Any]], *, after: At) -> None:
         """Take over the changes that follow, all or none.
 
-        :param after: the copy's seq when they were asked for.
+        :param after: where the copy was when they were asked for.
         :raises CopyError: if one is missing or comes twice, or another process has moved the copy on meanwhile.
         """
         changes = list(changes)
         if not changes:
             return
-        for expected, change in enumerate(changes, after + 1):
+        for expected, change in enumerate(changes, after.seq + 1):
             if change["seq"] != expected:
                 raise CopyError(f"The feed goes on with change {change['seq']} where {expected} should be.")
-        with self._writing(after, changes[-1]["seq"]):
+        with self._writing(after, At(changes[-1]["seq"], changes[-1]["at"])):
             for change in changes:
                 self._apply(change)
 
@@ -143,10 +150,10 @@ class Copy:
         )
 
     @contextlib.contextmanager
-    def snapshot(self) -> Iterator[tuple[int | None, Iterator[bytes]]]:
-        """The seq, and the copy as a snapshot of it would be; both of one moment, whoever writes to the file."""
+    def snapshot(self) -> Iterator[tuple[At | None, Iterator[bytes]]]:
+        """Where it is, and the copy as a snapshot of it would be; both of one moment, whoever writes to the file."""
         with self._checked(), self._transaction("BEGIN"):
-            yield self.seq, self._lines()
+            yield self.at, self._lines()
 
     def strays(self) -> int:
         """Rows that the copy as a snapshot does not show: of no item, or not those that their documents are."""
@@ -165,10 +172,13 @@ class Copy:
             yield f'{{"item":{item},"prices":[{",".join(prices)}]}}\n'.encode()
 
     @contextlib.contextmanager
-    def _writing(self, before: int | None, after: int) -> Iterator[None]:
-        """A transaction that takes the copy from one seq to another."""
+    def _writing(self, before: At | None, after: At) -> Iterator[None]:
+        """A transaction that takes the copy from one place to another."""
         with self._checked(), self._transaction("BEGIN IMMEDIATE"):
-            moved = self._database.execute("UPDATE copy SET seq = ? WHERE seq IS ?", (after, before))
+            moved = self._database.execute(
+                "UPDATE copy SET seq = ?, recorded_at = ? WHERE seq IS ? AND recorded_at IS ?",
+                (*after, *(before or (None, None))),
+            )
             if moved.rowcount != 1:
                 raise CopyError(f"Another process writes to {self.path}. Let one follow, and the others read.")
             yield

@@ -170,6 +170,14 @@ class FeedTruncated(ProblemError):
     slug, title, status = "feed-truncated", "The feed begins later", 410
 
 
+class HistoryDiverged(ProblemError):
+    """The change that you followed to is not in this ledger, or is another one here: a backup was restored, or a
+    standby that lacked changes took over. Take a snapshot, and go on from its `Pricebook-Seq` and
+    `Pricebook-Recorded-At`."""
+
+    slug, title, status = "history-diverged", "The history is another one", 409
+
+
 class NotForSale(ProblemError):
     """The item's price row at that instant says that the item is not for sale (its amount is null)."""
 

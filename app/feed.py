@@ -10,6 +10,7 @@ import structlog
 
 from app.database import Database
 from app.errors import ProblemError
+from app.feed_position import Position
 from app.feed_window import Page, Question
 from app.follower import Follower
 from app.services import changes
@@ -42,6 +43,7 @@ class Feed:
     async def page(self, question: Question) -> Page:
         """The changes after a seq, those included that were committed before this call.
 
+        :raises HistoryDiverged: if the ledger is not the one that was followed.
         :raises UnknownSeq: if the seq is beyond the head.
         :raises FeedTruncated: if changes after the seq were forgotten.
         """
@@ -71,7 +73,7 @@ class Feed:
                         await self._follower.news(page.next_after, seconds=left, unless=gone)
                     if gone.done():
                         return None
-                page = await self._look(question._replace(after=page.next_after))
+                page = await self._look(question.following(page))
         finally:
             if gone is not None:
                 gone.cancel()
@@ -95,14 +97,14 @@ class Feed:
                     yield page.events
                     sent_at, told = time.monotonic(), page.changes[-1].seq
                 elif time.monotonic() - sent_at >= HEARTBEAT_SECONDS:
-                    yield _heartbeat(told, page.next_after)
+                    yield _heartbeat(told, Position(page.next_after, page.next_after_at))
                     sent_at, told = time.monotonic(), page.next_after
                     # While that was sent, the drain may have begun.
                     continue
                 elif page.next_after >= page.head:
                     left = sent_at + HEARTBEAT_SECONDS - time.monotonic()
                     await self._follower.news(page.next_after, seconds=left)
-                question = question._replace(after=page.next_after)
+                question = question.following(page)
                 try:
                     page = await self._look(question)
                 except ProblemError as problem:
@@ -131,6 +133,6 @@ class Feed:
             return await changes.read_page(session, question)
 
 
-def _heartbeat(told: int, seq: int) -> bytes:
+def _heartbeat(told: int, position: Position) -> bytes:
     """A comment; if only changes that are left out came, with where to go on, which is no event without data."""
-    return b":\nid: %d\n\n" % seq if seq > told else b":\n\n"
+    return b":\nid: %b\n\n" % position.event_id.encode() if position.seq > told else b":\n\n"

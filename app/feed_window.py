@@ -2,8 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple
+
+from app import instants
+from app.feed_position import Position
 
 PAGE_BYTES = 2**20
 """With the document that takes it there a page ends, also before its limit: ``next_after`` says where to go on."""
@@ -18,6 +22,7 @@ class RenderedChange(NamedTuple):
     """A change as the feed answers it: ``document`` is JSON without line ends."""
 
     seq: int
+    at: datetime
     type: str
     document: bytes
 
@@ -29,6 +34,8 @@ class Page:
     changes: Sequence[RenderedChange]
     next_after: int
     """The last change looked at, of any type: where to go on."""
+    next_after_at: datetime | None
+    """When that change was recorded; ``None`` before the first one."""
     head: int
     """The newest change there is."""
 
@@ -41,13 +48,20 @@ class Page:
     def json(self) -> bytes:
         """The page as a JSON document."""
         documents = b",".join(change.document for change in self.changes)
-        return b'{"changes":[%b],"next_after":%d,"head":%d}' % (documents, self.next_after, self.head)
+        at = b"null" if self.next_after_at is None else b'"%b"' % instants.text(self.next_after_at).encode()
+        return b'{"changes":[%b],"next_after":%d,"next_after_at":%b,"head":%d}' % (
+            documents,
+            self.next_after,
+            at,
+            self.head,
+        )
 
     @cached_property
     def events(self) -> bytes:
         """The changes as server-sent events."""
         return b"".join(
-            b"id: %d\nevent: %b\ndata: %b\n\n" % (change.seq, change.type.encode(), _on_one_line(change.document))
+            b"id: %b\nevent: %b\ndata: %b\n\n"
+            % (Position(change.seq, change.at).event_id.encode(), change.type.encode(), _on_one_line(change.document))
             for change in self.changes
         )
 
@@ -60,11 +74,19 @@ def _on_one_line(document: bytes) -> bytes:
 
 
 class Question(NamedTuple):
-    """What a consumer asks for. Without ``types`` it wants all of them."""
+    """What a consumer asks for. Without ``types`` it wants all of them.
+
+    With ``after_at`` it wants them of the ledger that recorded the change ``after`` at that instant, and of no other.
+    """
 
     after: int
     limit: int
     types: frozenset[str] | None = None
+    after_at: datetime | None = None
+
+    def following(self, page: Page) -> "Question":
+        """What comes after the page, in the same ledger."""
+        return self._replace(after=page.next_after, after_at=page.next_after_at)
 
 
 class FeedWindow:
@@ -73,12 +95,13 @@ class FeedWindow:
     def __init__(self, most_changes: int, most_bytes: int) -> None:
         self._most_changes = most_changes
         self._most_bytes = most_bytes
-        self.start_at(0)
+        self.start_at(Position(0, None))
 
-    def start_at(self, seq: int) -> None:
-        """Forget everything; the next change is the one after ``seq``."""
-        self.seq = seq
+    def start_at(self, position: Position) -> None:
+        """Forget everything; the next change is the one after ``position``."""
+        self.seq = position.seq
         """The newest change known."""
+        self._before_at = position.at
         self._changes: dict[int, RenderedChange] = {}
         self._bytes = 0
         self._forget_pages()
@@ -101,20 +124,29 @@ class FeedWindow:
         while len(self._changes) > self._most_changes or self._bytes > self._most_bytes:
             oldest = self._changes.pop(self.seq - len(self._changes) + 1)
             self._bytes -= len(oldest.document)
+            self._before_at = oldest.at
         self._forget_pages()
 
     @property
-    def newest(self) -> RenderedChange | None:
-        """The newest change, if it is held."""
-        return self._changes.get(self.seq)
+    def at(self) -> datetime | None:
+        """When the newest change known was recorded."""
+        return self._at(self.seq)
+
+    def _at(self, seq: int) -> datetime | None:
+        return self._changes[seq].at if seq in self._changes else self._before_at
 
     def page(self, question: Question) -> Page | None:
-        """The answer, or ``None`` if the window does not reach back that far, or not that far ahead.
+        """The answer, or ``None`` if the window does not reach back that far, or not that far ahead, or is of another
+        ledger than the one asked about: which of the two is the database's is not for the window to say.
 
         Those who wait mostly ask the same, so they share one page, and its one rendering.
         """
         if not self.seq - len(self._changes) <= question.after <= self.seq:
             return None
+        if question.after_at is not None:
+            if question.after_at != self._at(question.after):
+                return None
+            question = question._replace(after_at=None)
         if (page := self._pages.get(question)) is None:
             page = self._find(question)
             if self._pages_bytes + page.size > _MOST_PAGES_BYTES:
@@ -132,4 +164,4 @@ class FeedWindow:
             if question.types is None or change.type in question.types:
                 found.append(change)
                 size += len(change.document)
-        return Page(found, looked_at, self.seq)
+        return Page(found, looked_at, self._at(looked_at), self.seq)

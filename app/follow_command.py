@@ -16,7 +16,7 @@ from typing import Any
 
 from app import client
 from app.client import ProblemAnswer, Service, ServiceError
-from app.copy_file import Copy
+from app.copy_file import At, Copy
 
 _WAIT_SECONDS = 30
 _LIMIT = 1000
@@ -63,7 +63,7 @@ def path_of(target: Path, book: str) -> Path:
 
 
 def follow(url: str, target: Path, book: str, *, once: bool, report: Report) -> None:
-    """Follow for ever, or to the head if ``once``.
+    """Follow for ever, or to the head if ``once``. If the service's past was replaced, begin anew with a snapshot.
 
     :raises FollowError: if it cannot go on.
     :raises ServiceError: with ``once``, if the service does not answer.
@@ -71,19 +71,18 @@ def follow(url: str, target: Path, book: str, *, once: bool, report: Report) -> 
     """
     with Copy(path_of(target, book), book) as copy, client.Service(url) as service:
         pauses = _pauses()
-        begins_anew, is_fresh = copy.seq is None, False
+        begins_anew, is_fresh = False, False
         while True:
             try:
-                if begins_anew:
-                    _take_snapshot(service, copy, report)
+                at = None if begins_anew else copy.at
+                if at is None:
+                    at = _take_snapshot(service, copy, report)
                     begins_anew, is_fresh = False, True
-                if _poll(service, copy, report, wait=0 if once else _WAIT_SECONDS) and once:
+                if _poll(service, copy, at, report, wait=0 if once else _WAIT_SECONDS) and once:
                     return
             except ServiceError as error:
-                if _is_truncated(error):
-                    if is_fresh:
-                        raise FollowError(_forgets_too_soon(copy, error)) from None
-                    report.warn("The feed no longer goes back to the copy's last change. A new snapshot is taken.")
+                if why := _why_anew(copy, error, once=once, is_fresh=is_fresh):
+                    report.say(f"{why} A new snapshot is taken.", "begins-anew", seq=_seq(copy), why=_slug(error))
                     begins_anew = True
                     time.sleep(next(pauses))
                     continue
@@ -104,8 +103,30 @@ def _pauses() -> Iterator[float]:
         longest = min(longest * 2, _LONGEST_PAUSE_SECONDS)
 
 
-def _is_truncated(error: ServiceError) -> bool:
-    return isinstance(error, ProblemAnswer) and error.slug == "feed-truncated"
+def _slug(error: ServiceError) -> str | None:
+    return error.slug if isinstance(error, ProblemAnswer) else None
+
+
+def _why_anew(copy: Copy, error: ServiceError, *, once: bool, is_fresh: bool) -> str | None:
+    """Why only a new snapshot helps, in words, if that is so.
+
+    :param is_fresh: no change has come since a snapshot was taken.
+    :raises FollowError: if a new one would not help either.
+    """
+    match _slug(error):
+        case "feed-truncated":
+            if is_fresh:
+                raise FollowError(_forgets_too_soon(copy, error)) from None
+            return "The feed no longer goes back to the copy's last change."
+        case "history-diverged":
+            # One that follows for ever waits until whatever makes them differ is over.
+            if is_fresh and once:
+                raise FollowError(_two_ledgers(error)) from None
+            return (
+                f"The service's past was replaced: change {_seq(copy)} of the copy is not in its ledger, or is another "
+                "one there."
+            )
+    return None
 
 
 def _is_final(error: ServiceError) -> bool:
@@ -120,12 +141,13 @@ def _asked_to_wait(error: ServiceError) -> int:
     return error.retry_after_seconds if isinstance(error, ProblemAnswer) else 0
 
 
-def _take_snapshot(service: Service, copy: Copy, report: Report) -> None:
+def _take_snapshot(service: Service, copy: Copy, report: Report) -> At:
     with service.stream("GET", "/v1/export", params={"format": "snapshot", "book": copy.book}) as answer:
-        seq = service.seq_of(answer)
-        counts = copy.replace(seq, _lines(service, answer.iter_bytes()))
-    words = f"Snapshot as of seq {seq}: {counts.items:,} items, {counts.prices:,} price rows"
-    report.say(words, "snapshot", seq=seq, items=counts.items, prices=counts.prices)
+        at = At(service.seq_of(answer), service.recorded_at_of(answer))
+        counts = copy.replace(at, _lines(service, answer.iter_bytes()))
+    words = f"Snapshot as of seq {at.seq}: {counts.items:,} items, {counts.prices:,} price rows"
+    report.say(words, "snapshot", seq=at.seq, items=counts.items, prices=counts.prices)
+    return at
 
 
 def _lines(service: Service, chunks: Iterable[bytes]) -> Iterator[bytes]:
@@ -141,64 +163,72 @@ def _lines(service: Service, chunks: Iterable[bytes]) -> Iterator[bytes]:
         raise service.cut_off()
 
 
-def _poll(service: Service, copy: Copy, report: Report, *, wait: int) -> bool:
+def _poll(service: Service, copy: Copy, after: At, report: Report, *, wait: int) -> bool:
     """Take over the changes that there are. Whether the copy is at the head then."""
-    after = copy.seq or 0
     asked_at = time.monotonic()
-    parameters = {"after": after, "limit": _LIMIT, "wait": wait}
-    try:
-        page = service.ask("GET", "/v1/changes", expects="next_after", params=parameters).json()
-    except ProblemAnswer as error:
-        if error.slug == "unknown-seq":
-            raise FollowError(_set_back(copy, error)) from None
-        raise
+    parameters = {"after": after.seq, "after_at": after.recorded_at, "limit": _LIMIT, "wait": wait}
+    page = service.ask("GET", "/v1/changes", expects="next_after_at", params=parameters).json()
     changes = page["changes"]
     copy.apply(changes, after=after)
     if changes:
-        words = f"At seq {copy.seq} of {page['head']}: {len(changes):,} changes"
-        report.say(words, "changes", seq=copy.seq, changes=len(changes), head=page["head"])
-    elif page["next_after"] != after:
-        raise FollowError(f"The feed goes from change {after} to {page['next_after']} without the changes between.")
+        seq = changes[-1]["seq"]
+        words = f"At seq {seq} of {page['head']}: {len(changes):,} changes"
+        report.say(words, "changes", seq=seq, changes=len(changes), head=page["head"])
+    elif page["next_after"] != after.seq:
+        raise FollowError(f"The feed goes from change {after.seq} to {page['next_after']} without the changes between.")
     elif wait and time.monotonic() - asked_at < _SOON_SECONDS:
         time.sleep(_SOON_SECONDS)
-    return bool(copy.seq == page["head"])
+    return bool(page["next_after"] == page["head"])
 
 
 def _forgets_too_soon(copy: Copy, error: ServiceError) -> str:
     return (
-        f"The feed does not go back to seq {copy.seq}, the one of a snapshot just taken: the service forgets faster "
+        f"The feed does not go back to seq {_seq(copy)}, the one of a snapshot just taken: the service forgets faster "
         f"than a snapshot takes. Raise its FEED_RETENTION_DAYS. The service says: {error}"
     )
 
 
-def _set_back(copy: Copy, error: ProblemAnswer) -> str:
+def _two_ledgers(error: ServiceError) -> str:
     return (
-        f"The copy has change {copy.seq}, which the service does not: its ledger was set back, to a backup perhaps. "
-        f"If that is meant, remove {copy.path} and follow again. The service says: {error.document['detail']}"
+        "The feed is not of the ledger that a snapshot was just taken of: processes of two ledgers answer at this "
+        f"address, or a backup is being restored. Follow again when that is over. The service says: {error}"
+    )
+
+
+def _seq(copy: Copy) -> int:
+    return 0 if copy.at is None else copy.at.seq
+
+
+def _replaced(copy: Copy, seq: int) -> str:
+    return (
+        f"The copy cannot be compared: the service's past was replaced, and change {seq} is not in its ledger, or is "
+        f"another one there. Follow it into {copy.path} once more, which takes a new snapshot."
     )
 
 
 def verify(url: str, target: Path, book: str, *, report: Report) -> bool:
     """Compare the copy, byte for byte, with a fresh export as known at its seq, and say what differs first.
 
-    :raises FollowError: if there is no copy, or the service does not know its seq.
+    :raises FollowError: if there is no copy, or the service's past was replaced.
     :raises ServiceError: if the service does not answer.
     :raises CopyError: if the file is at fault.
     """
     path = path_of(target, book)
     if not path.is_file():
         raise FollowError(f"There is no copy at {path}. Make one: pricebook follow {target} --once")
-    with Copy(path, book, reads_only=True) as copy, client.Service(url) as service, copy.snapshot() as (seq, kept):
-        if seq is None:
+    with Copy(path, book, reads_only=True) as copy, client.Service(url) as service, copy.snapshot() as (at, kept):
+        if at is None:
             raise FollowError(f"The copy {path} is not complete yet. Make it so: pricebook follow {target} --once")
+        seq = at.seq
         parameters = {"format": "snapshot", "book": book, "known_seq": seq}
         try:
             with service.stream("GET", "/v1/export", params=parameters) as answer:
-                service.seq_of(answer)
+                if service.recorded_at_of(answer) != at.recorded_at:
+                    raise FollowError(_replaced(copy, seq))
                 lines, difference = _compare(kept, _lines(service, answer.iter_bytes()))
         except ProblemAnswer as error:
             if error.slug == "unknown-seq":
-                raise FollowError(_set_back(copy, error)) from None
+                raise FollowError(_replaced(copy, seq)) from None
             raise
         strays = 0 if difference is not None else copy.strays()
     if strays:

@@ -125,7 +125,9 @@ class Follower:
             await asyncio.sleep(self._poll_seconds)
 
     async def _serve(self, session: ReadSession) -> None:
-        await self._begin(session)
+        if not self._begun:
+            self.window.start_at(await changes.newest(session))
+            self._begun = True
         while True:
             self._woken.clear()
             await self._catch_up(session)
@@ -142,30 +144,19 @@ class Follower:
         if self._behind_since is None:
             self._behind_since = time.monotonic()
 
-    async def _begin(self, session: ReadSession) -> None:
-        """Begin with the newest change; or go on, if the ledger is still the one that was followed before."""
-        if not self._begun:
-            self.window.start_at((await ledger.head(session)).seq)
-            self._begun = True
-        elif (newest := self.window.newest) is not None:
-            page, floor, _ = await changes.read(session, Question(newest.seq - 1, 1))
-            # What the feed forgot meanwhile is no sign of another ledger.
-            if newest.seq > floor and list(page.changes) != [newest]:
-                self._start_again(page.head)
-
     async def _catch_up(self, session: ReadSession) -> None:
         cause = WokenBy.NOTIFICATION if self._notified else WokenBy.POLL
         self._notified = False
         while True:
             looked_at = time.monotonic()
-            page, floor, access_version = await changes.read(session, Question(self.seq, _AT_ONCE))
+            page, after_at, floor, access_version = await changes.read(session, Question(self.seq, _AT_ONCE))
             await self._keys.confirm(session, access_version, looked_at)
-            if page.head < self.seq:
-                self._start_again(page.head)
+            if after_at != self.window.at:
+                logger.warning("the ledger was replaced", followed_to=self.seq, head=page.head)
+                await self._start_again(session)
             elif self.seq < floor or (page.head - self.seq > _MOST_CHANGES and not any(self._traffic.waiting.values())):
                 # Forgotten, or more than there is room for, and nobody to read it along the way.
-                self.window.start_at(page.head)
-                self.wake_all()
+                await self._start_again(session)
             elif page.changes:
                 self.window.extend(page.changes)
                 metrics.FEED_CATCH_UPS.labels(cause).inc()
@@ -177,9 +168,8 @@ class Follower:
             # Others get their turn between two batches.
             await asyncio.sleep(0)
 
-    def _start_again(self, head: int) -> None:
-        logger.warning("the ledger was set back", followed_to=self.seq, head=head)
-        self.window.start_at(head)
+    async def _start_again(self, session: ReadSession) -> None:
+        self.window.start_at(await changes.newest(session))
         self.wake_all()
 
     def _away(self, since: float, error: Exception) -> None:

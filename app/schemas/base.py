@@ -101,6 +101,21 @@ Moment = Annotated[
 """An instant, or a day that becomes one in the book's time zone."""
 
 
+def _instant(value: Any) -> datetime:
+    moment = _moment(value)
+    if not isinstance(moment, datetime):
+        raise PydanticCustomError("not-an-instant", "must be a timestamp with an offset (2026-12-01T00:00:00Z)")
+    return moment
+
+
+Instant = Annotated[
+    datetime,
+    PlainValidator(_instant),
+    WithJsonSchema({"type": "string", "format": "date-time", "examples": ["2026-11-22T09:30:00.123456Z"]}),
+]
+"""An instant, as answers write it."""
+
+
 # Control characters, and halves of surrogate pairs, which JSON can express but no encoding can.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]")
 

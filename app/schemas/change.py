@@ -37,4 +37,7 @@ class ChangePage(Output):
 
     changes: list[Change]
     next_after: int = Field(description="Send as `after` to go on. Equal to `head` if there is nothing more yet")
+    next_after_at: datetime | None = Field(
+        description="When that change was recorded: send it as `after_at`. Null if `next_after` is 0"
+    )
     head: int = Field(description="The newest change")

@@ -86,7 +86,12 @@ CHANGE: dict[str, Any] = {
     "before": None,
     "after": PRICE_ROW,
 }
-CHANGE_PAGE: dict[str, Any] = {"changes": [CHANGE], "next_after": 42, "head": 42}
+CHANGE_PAGE: dict[str, Any] = {
+    "changes": [CHANGE],
+    "next_after": 42,
+    "next_after_at": CHANGE["at"],
+    "head": 42,
+}
 PRICE_ANSWER: dict[str, Any] = {
     "item_id": _ITEM_ID,
     "sku": "FR-R92B",

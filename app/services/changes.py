@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -23,14 +24,16 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
+from app import instants
 from app.database import ReadSession, WriteSession
-from app.errors import FeedTruncated, FieldError, UnknownSeq
+from app.errors import FeedTruncated, FieldError, HistoryDiverged, UnknownSeq
+from app.feed_position import Position
 from app.feed_window import PAGE_BYTES, Page, Question, RenderedChange
 from app.models import Book, Change, ChangeType, Ledger, PriceRow
 from app.schemas import change as schemas
 from app.schemas.book import Book as BookDocument
 from app.schemas.item import Item as ItemDocument
-from app.services import prices
+from app.services import ledger, prices
 
 _MOST_LOOKED_AT = 10_000
 """Changes that one statement looks at: of a rare type there may be none for millions."""
@@ -54,9 +57,14 @@ class UnreadableChange(Exception):
 
 
 class Section(NamedTuple):
-    """A page; the floor as of the same snapshot: the feed has everything after it; and the state of the API's keys."""
+    """A page, and what holds as of the same snapshot.
+
+    ``after_at`` is when the change asked about was recorded, ``None`` if there is none; after ``floor`` the feed has
+    everything; ``access_version`` is the state of the API's keys.
+    """
 
     page: Page
+    after_at: datetime | None
     floor: int
     access_version: int
 
@@ -64,7 +72,9 @@ class Section(NamedTuple):
 @cache
 def _statement(*, filtered: bool) -> Select[Any]:
     after = bindparam("after", type_=BigInteger)
-    found = select(Change).where(Change.seq > after, Change.seq <= bindparam("until", type_=BigInteger))
+    until = bindparam("until", type_=BigInteger)
+    newest = select(aliased(Ledger).seq).scalar_subquery()
+    found = select(Change).where(Change.seq > after, Change.seq <= until)
     if filtered:
         found = found.where(Change.type == any_(bindparam("types", type_=ARRAY(Text))))
     change = found.order_by(Change.seq).limit(bindparam("limit", type_=Integer)).lateral("change")
@@ -75,6 +85,8 @@ def _statement(*, filtered: bool) -> Select[Any]:
             Ledger.seq.label("head"),
             Ledger.feed_floor,
             Ledger.access_version,
+            ledger.instant_of(after).label("after_at"),
+            ledger.instant_of(func.least(until, newest)).label("until_at"),
             *change.c,
             Book.key.label("book"),
             Book.currency,
@@ -91,6 +103,7 @@ def _statement(*, filtered: bool) -> Select[Any]:
 
 
 _PRICE_COLUMNS = tuple(PriceRow.__table__.columns.keys())
+_NEWEST = select(Change.seq, Change.at).order_by(Change.seq.desc()).limit(1)
 
 
 async def read(session: ReadSession, question: Question) -> Section:
@@ -102,25 +115,43 @@ async def read(session: ReadSession, question: Question) -> Section:
     found = (await session.execute(_statement(filtered=question.types is not None), values)).mappings()
     changes: list[RenderedChange] = []
     size = head = floor = access_version = 0
+    after_at = until_at = None
     while rows := found.fetchmany(_RENDERED_AT_ONCE):
         for row in rows:
             head, floor, access_version = row["head"], row["feed_floor"], row["access_version"]
+            after_at, until_at = row["after_at"] if question.after else None, row["until_at"]
             if row["seq"] is not None and size < PAGE_BYTES:
                 changes.append(change := _rendered(row))
                 size += len(change.document)
         # Others get their turn between two slices.
         await asyncio.sleep(0)
     is_cut = len(changes) == question.limit or size >= PAGE_BYTES
-    return Section(Page(changes, changes[-1].seq if is_cut else min(until, head), head), floor, access_version)
+    ends_at = Position(changes[-1].seq, changes[-1].at) if is_cut else Position(min(until, head), until_at)
+    return Section(Page(changes, *ends_at, head), after_at, floor, access_version)
+
+
+async def newest(session: ReadSession) -> Position:
+    """The newest change."""
+    return Position(*(await session.execute(_NEWEST)).one())
 
 
 async def read_page(session: ReadSession, question: Question) -> Page:
     """The changes after a seq.
 
+    :raises HistoryDiverged: if the ledger is not the one that recorded the change asked about.
     :raises UnknownSeq: if the seq is beyond the head.
     :raises FeedTruncated: if changes after the seq were forgotten.
     """
-    page, floor, _ = await read(session, question)
+    page, after_at, floor, _ = await read(session, question)
+    if question.after_at is not None and after_at != question.after_at:
+        instead = f"there is no such change: the newest is {page.head}" if after_at is None else instants.text(after_at)
+        raise HistoryDiverged(
+            f"This is not the ledger that you followed to change {question.after}, recorded at "
+            f"{instants.text(question.after_at)}; here {'it was recorded at ' if after_at else ''}{instead}. A backup "
+            "was restored, or a standby that lacked changes took over. Take a snapshot (GET export?format=snapshot) "
+            "and go on from its Pricebook-Seq and Pricebook-Recorded-At.",
+            [FieldError("query/after_at", "history-diverged", "must be the instant of the change `after`")],
+        )
     if question.after > page.head:
         raise UnknownSeq(
             f"The newest change is {page.head}; there is no change {question.after}. A consumer that was told of it "
@@ -147,7 +178,7 @@ def _rendered(row: Mapping[str, Any]) -> RenderedChange:
         )
     except Exception as error:
         raise UnreadableChange(row["seq"]) from error
-    return RenderedChange(row["seq"], row["type"], change.model_dump_json().encode())
+    return RenderedChange(row["seq"], row["at"], row["type"], change.model_dump_json().encode())
 
 
 def _documents(row: Mapping[str, Any]) -> tuple[Any, Any]:

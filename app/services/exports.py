@@ -38,7 +38,7 @@ from app.errors import InvalidRequest
 from app.models import Change, Item, Ledger, PriceRetirement, PriceRow
 from app.schemas.item import Item as ItemDocument
 from app.schemas.price import PriceRow as PriceRowDocument
-from app.services import answers, books, questions
+from app.services import answers, books, ledger, questions
 from app.services.books import Known
 
 _ITEMS, _ROWS = 500, 1_000
@@ -67,6 +67,8 @@ class Export:
     """An export that has begun: nothing can be wrong with the request any more."""
 
     known_seq: int
+    recorded_at: datetime
+    """When the last change taken into account was recorded."""
     chunks: AsyncIterator[bytes]
 
 
@@ -96,7 +98,15 @@ _ASKED = select(
 ).subquery("asked")
 _BOOK = questions.known_book(_ASKED)
 _BEGIN = (
-    select(_ASKED.c.known_seq, _ASKED.c.head, _BOOK.c.id, _BOOK.c.currency).select_from(_ASKED).outerjoin(_BOOK, true())
+    select(
+        _ASKED.c.known_seq,
+        _ASKED.c.head,
+        ledger.instant_of(_ASKED.c.known_seq).label("recorded_at"),
+        _BOOK.c.id,
+        _BOOK.c.currency,
+    )
+    .select_from(_ASKED)
+    .outerjoin(_BOOK, true())
 )
 
 
@@ -168,7 +178,7 @@ async def begin(
         instant = await books.instant(session, book, at, pointer="query/at", known=Known(found.known_seq))
         asked = Asked(found.id, book, found.currency, found.known_seq, instant)
         first, after = await read_batch(session, asked, _FIRST)
-    return Export(asked.known_seq, _chunks(database, form, asked, first, after))
+    return Export(asked.known_seq, found.recorded_at, _chunks(database, form, asked, first, after))
 
 
 async def _chunks(

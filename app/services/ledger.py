@@ -6,7 +6,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BigInteger, bindparam, func, insert, select, text, update
+from sqlalchemy import BigInteger, ColumnElement, ScalarSelect, bindparam, func, insert, select, text, update
+from sqlalchemy.orm import aliased
 
 from app.database import ReadSession, WriteSession
 from app.models import Change, ChangeType, Ledger
@@ -49,6 +50,15 @@ class Written[Document](NamedTuple):
 
     document: Document
     seq: int | None
+
+
+def instant_of(seq: ColumnElement[int]) -> ScalarSelect[datetime]:
+    """When a change was recorded, for statements; null if it is beyond the head.
+
+    A change that was forgotten shares its instant with the next one that is left: the last one of each instant stays.
+    """
+    change = aliased(Change)
+    return select(change.at).where(change.seq >= seq).order_by(change.seq).limit(1).scalar_subquery()
 
 
 async def head(session: ReadSession | WriteSession) -> Stamp:

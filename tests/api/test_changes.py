@@ -12,6 +12,7 @@ import pytest
 from fastapi import FastAPI
 
 from app import feed
+from app.feed_position import Position
 from app.feed_window import Page, Question
 from app.models import ChangeType
 from app.services import changes
@@ -44,6 +45,16 @@ async def create(client: httpx2.AsyncClient, name: str = "Frame", **fields: Any)
     assert answer.status_code == 201, answer.text
     item: JSON = answer.json()
     return item
+
+
+async def position(client: httpx2.AsyncClient, seq: int) -> JSON:
+    """Where a page that ends with this change says to go on."""
+    (change,) = (await read(client, seq - 1, limit=1))["changes"]
+    return {"next_after": seq, "next_after_at": change["at"]}
+
+
+def seq_of(event: JSON) -> int:
+    return int(event["id"].partition("@")[0])
 
 
 def without_price(item: JSON) -> JSON:
@@ -168,7 +179,7 @@ async def test_a_page_of_large_documents_ends_early(
     await until(lambda: app.state.follower.seq == 302)
     if not wait:
         # From the database, as for everybody who is behind.
-        app.state.follower.window.start_at(302)
+        app.state.follower.window.start_at(Position(302, app.state.follower.window.at))
     seen: list[int] = []
     sizes = []
     while not seen or seen[-1] < 302:
@@ -247,7 +258,7 @@ async def test_a_long_poll_ends_with_the_next_change(
 async def test_a_long_poll_without_a_change_ends_empty(app: FastAPI, client: httpx2.AsyncClient) -> None:
     waiting = await begun(app, read(client, 1, wait=1, types="book.updated"))
     await create(client)
-    assert await waiting == {"changes": [], "next_after": 2, "head": 2}
+    assert await waiting == {"changes": [], **await position(client, 2), "head": 2}
 
 
 async def test_a_long_poll_with_something_to_say_does_not_wait(client: httpx2.AsyncClient) -> None:
@@ -303,6 +314,10 @@ async def test_a_cursor_ahead_of_the_ledger_is_told_so(client: httpx2.AsyncClien
         ("types=item.created,item.deleted", "query/types"),
         ("types=", "query/types"),
         ("since=1", "query/since"),
+        ("after=1&after_at=x", "query/after_at"),
+        ("after=1&after_at=2026-11-22", "query/after_at"),
+        ("after=0&after_at=2026-11-22T09:30:00Z", "query/after_at"),
+        ("after_at=2026-11-22T09:30:00Z", "query/after_at"),
     ],
 )
 async def test_bad_input(client: httpx2.AsyncClient, query: str, pointer: str) -> None:
@@ -311,10 +326,17 @@ async def test_bad_input(client: httpx2.AsyncClient, query: str, pointer: str) -
     assert [fault["pointer"] for fault in answer.json()["errors"]] == [pointer]
 
 
-async def test_bad_headers(client: httpx2.AsyncClient) -> None:
-    headers = {"accept": "text/event-stream", "last-event-id": "x"}
+@pytest.mark.parametrize(
+    "event_id",
+    ["x", "", "-1", "9223372036854775808", "1@", "1@x", "1@2026-11-22", "0@2026-11-22T09:30:00Z", "1@1@1", "1" * 70],
+)
+async def test_bad_event_ids(client: httpx2.AsyncClient, event_id: str) -> None:
+    headers = {"accept": "text/event-stream", "last-event-id": event_id}
     answer = await client.get("/v1/changes", headers=headers)
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "header/last-event-id")
+
+
+async def test_bad_headers(client: httpx2.AsyncClient) -> None:
     answer = await client.get("/v1/changes", headers={"accept": "text/html"})
     assert answer.status_code == 406
     assert "application/json, text/event-stream" in answer.json()["detail"]
@@ -353,7 +375,7 @@ async def test_a_stream_sends_what_there_is_and_what_comes(
         received.append(await anext(stream))
     page = await read(client)
     assert [(event["id"], event["event"]) for event in received] == [
-        (str(change["seq"]), change["type"]) for change in page["changes"]
+        (f"{change['seq']}@{change['at']}", change["type"]) for change in page["changes"]
     ]
     assert [json.loads(event["data"]) for event in received] == page["changes"]
     await until(lambda: app.state.traffic.waiting["stream"] == 0)
@@ -362,9 +384,9 @@ async def test_a_stream_sends_what_there_is_and_what_comes(
 async def test_a_stream_goes_on_after_the_last_event(client: httpx2.AsyncClient, over_http: httpx2.AsyncClient) -> None:
     await create(client, price={"amount": 1})
     async with events(over_http, 0, last_event_id="2") as stream:
-        assert (await anext(stream))["id"] == "3"
+        assert seq_of(await anext(stream)) == 3
     async with events(over_http, 0, types="item.created") as stream:
-        assert (await anext(stream))["id"] == "2"
+        assert seq_of(await anext(stream)) == 2
 
 
 async def test_a_silent_stream_has_a_heart_beat(
@@ -377,13 +399,14 @@ async def test_a_silent_stream_has_a_heart_beat(
         # What is left out moves the cursor all the same, once.
         async for event in stream:
             if event != {"comment": ""}:
-                assert event == {"comment": "", "id": "2"}
+                at = (await position(client, 2))["next_after_at"]
+                assert event == {"comment": "", "id": f"2@{at}"}
                 break
         assert await anext(stream) == {"comment": ""}
         await client.patch("/v1/books/default", json={"name": "Other"}, headers={"if-match": '"1"'})
         async for event in stream:
             if event != {"comment": ""}:
-                assert (event["event"], event["id"]) == ("book.updated", "3")
+                assert (event["event"], seq_of(event)) == ("book.updated", 3)
                 break
     await client.patch("/v1/books/default", json={"name": "Default"}, headers={"if-match": '"2"'})
 
@@ -400,7 +423,7 @@ async def test_a_stream_that_looks_through_what_it_leaves_out_has_a_heart_beat(
     async def slowly(self: feed.Feed, question: Question) -> Page:
         await asyncio.sleep(0.02)
         page = await look(self, question)
-        return Page([], min(question.after + 1, page.head), page.head)
+        return Page([], min(question.after + 1, page.head), None, page.head)
 
     monkeypatch.setattr(feed.Feed, "_look", slowly)
     async with events(over_http, 1, types="book.updated") as stream:

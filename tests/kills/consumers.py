@@ -125,7 +125,7 @@ class Listener(Consumer):
                 continue
             if "id" in event:
                 change = json.loads(event["data"])
-                if event["id"] != str(change["seq"]) or event["event"] != change["type"]:
+                if event["id"] != f"{change['seq']}@{change['at']}" or event["event"] != change["type"]:
                     self._record.violation(f"the event {event['id']} is called {event['event']}: {event['data'][:300]}")
                 self._take(change)
             event = {}

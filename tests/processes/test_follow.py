@@ -253,7 +253,8 @@ def test_a_feed_that_no_longer_goes_back(service: Service, fresh_url: URL, tmp_p
     (first,) = follow(service, tmp_path, "copy", "--once")
     writer.write(20)
     postgres.execute(fresh_url, "UPDATE ledger SET feed_floor = seq - 3")
-    snapshot, verified = follow(service, tmp_path, "copy", "--once", "--verify")
+    anew, snapshot, verified = follow(service, tmp_path, "copy", "--once", "--verify")
+    assert anew == {"event": "begins-anew", "seq": first["seq"], "why": "feed-truncated"}
     assert snapshot["event"] == "snapshot"
     assert snapshot["seq"] == head(service) > first["seq"]
     assert verified["matches"]
@@ -291,7 +292,7 @@ def problem(status: int, slug: str = "x") -> bytes:
 
 @pytest.mark.parametrize("arguments", [["copy"], ["copy", "--once"]])
 def test_a_feed_that_does_not_even_go_back_to_a_new_snapshot(tmp_path: Path, arguments: list[str]) -> None:
-    snapshot = (200, {"Pricebook-Seq": "7"}, b"")
+    snapshot = (200, {"Pricebook-Seq": "7", "Pricebook-Recorded-At": "2026-11-22T09:30:00Z"}, b"")
     with stub(snapshot, (410, {}, problem(410, "feed-truncated"))) as url:
         done = run("follow", *arguments, directory=tmp_path, pricebook_url=url)
     assert done.returncode == 1
@@ -306,7 +307,13 @@ def test_it_waits_as_long_as_it_is_asked_to(tmp_path: Path, status: int) -> None
 
 
 def test_a_snapshot_that_ends_within_a_line_is_none(tmp_path: Path) -> None:
-    with stub((200, {"Pricebook-Seq": "7"}, b'{"item":{"id":"1"},"prices":[]}\n{"item"')) as url:
+    with stub(
+        (
+            200,
+            {"Pricebook-Seq": "7", "Pricebook-Recorded-At": "2026-11-22T09:30:00Z"},
+            b'{"item":{"id":"1"},"prices":[]}\n{"item"',
+        )
+    ) as url:
         done = run("follow", "copy", "--once", directory=tmp_path, pricebook_url=url)
     assert done.returncode == 1
     assert "broke off within a line" in done.stderr
@@ -314,19 +321,59 @@ def test_a_snapshot_that_ends_within_a_line_is_none(tmp_path: Path) -> None:
         assert copy.execute("SELECT seq, (SELECT count(*) FROM items) FROM copy").fetchall() == [(None, 0)]
 
 
-def test_a_ledger_that_was_set_back(service: Service, fresh_url: URL, tmp_path: Path) -> None:
+def set_back(database: URL, seq: int) -> None:
+    """Restore what the service knew after a change."""
+    statements = """
+        SET session_replication_role = replica;
+        DELETE FROM price_retirements WHERE seq > {seq};
+        DELETE FROM price_rows WHERE seq > {seq};
+        DELETE FROM items WHERE NOT EXISTS (SELECT FROM changes WHERE item_id = items.id AND seq <= {seq});
+        DELETE FROM changes WHERE seq > {seq};
+        UPDATE ledger SET (seq, recorded_at) = (SELECT seq, at FROM changes ORDER BY seq DESC LIMIT 1);
+        NOTIFY pricebook_changes
+    """
+    postgres.execute(database, statements.format(seq=seq))
+
+
+@pytest.mark.parametrize("then", [0, 40], ids=["shorter", "grown beyond the copy"])
+def test_a_past_that_was_replaced(service: Service, fresh_url: URL, tmp_path: Path, then: int) -> None:
     Writer(service.api).write(20)
-    follow(service, tmp_path, "copy", "--once")
-    postgres.execute(
-        fresh_url,
-        "SET session_replication_role = replica; DELETE FROM changes WHERE seq > 10; UPDATE ledger SET seq = 10; "
-        "NOTIFY pricebook_changes",
-    )
-    wait_for(lambda: head(service) == 10)
-    for arguments in (["copy"], ["copy", "--once"], ["copy", "--verify"]):
-        words = refused(service, tmp_path, *arguments)
-        assert "its ledger was set back" in words
-        assert "remove copy and follow again" in words
+    (first,) = follow(service, tmp_path, "copy", "--once")
+    set_back(fresh_url, 10)
+    Writer(service.api).write(then)
+    assert (head(service) > first["seq"]) == (then > 0)
+    words = refused(service, tmp_path, "copy", "--verify")
+    assert "the service's past was replaced" in words
+    assert f"change {first['seq']} is not in its ledger" in words
+    anew, snapshot, verified = follow(service, tmp_path, "copy", "--once", "--verify")
+    assert anew == {"event": "begins-anew", "seq": first["seq"], "why": "history-diverged"}
+    assert (snapshot["event"], snapshot["seq"]) == ("snapshot", head(service))
+    assert verified["matches"]
+    Writer(service.api).write(10)
+    changes, verified = follow(service, tmp_path, "copy", "--once", "--verify")
+    assert (changes["event"], verified["matches"]) == ("changes", True), "it goes on as ever"
+
+
+def test_a_past_that_is_replaced_while_it_follows(service: Service, fresh_url: URL, tmp_path: Path) -> None:
+    Writer(service.api).write(20)
+    before = head(service)
+    with Follower(service.api, tmp_path, "copy") as follower:
+        wait_for(lambda: follower.seq() == before)
+        set_back(fresh_url, 10)
+        Writer(service.api).write(40)
+        after = head(service)
+        wait_for(lambda: follower.seq() == after)
+        assert follower.process.poll() is None
+    assert [event["event"] for event in follower.events()].count("begins-anew") == 1
+    assert follow(service, tmp_path, "copy", "--once", "--verify")[-1]["matches"]
+
+
+def test_processes_of_two_ledgers_at_one_address(tmp_path: Path) -> None:
+    snapshot = (200, {"Pricebook-Seq": "7", "Pricebook-Recorded-At": "2026-11-22T09:30:00Z"}, b"")
+    with stub(snapshot, (409, {}, problem(409, "history-diverged"))) as url:
+        done = run("follow", "copy", "--once", directory=tmp_path, pricebook_url=url)
+    assert done.returncode == 1
+    assert "processes of two ledgers answer at this address" in done.stderr
 
 
 def test_what_differs_is_shown(service: Service, tmp_path: Path) -> None:

@@ -9,15 +9,26 @@ from typing import Any
 
 import pytest
 
-from app.copy_file import Copy, CopyError, Counts
+from app.copy_file import At, Copy, CopyError, Counts
 from app.schemas import examples
 
 ITEM, ROW = examples.ITEM, examples.PRICE_ROW
 LINE = json.dumps({"item": ITEM, "prices": [ROW]}, separators=(",", ":")).encode()
 
 
+def at(seq: int) -> At:
+    return At(seq, f"2026-11-22T09:30:{seq}Z")
+
+
 def change(seq: int, kind: str, before: Any, after: Any) -> dict[str, Any]:
-    return {"seq": seq, "type": kind, "book": after.get("book"), "before": before, "after": after}
+    return {
+        "seq": seq,
+        "at": at(seq).recorded_at,
+        "type": kind,
+        "book": after.get("book"),
+        "before": before,
+        "after": after,
+    }
 
 
 def lines(copy: Copy) -> list[bytes]:
@@ -28,21 +39,21 @@ def lines(copy: Copy) -> list[bytes]:
 @pytest.fixture
 def copy(tmp_path: Path) -> Iterator[Copy]:
     with Copy(tmp_path / "copy", "default") as copy:
-        assert copy.seq is None
-        assert copy.replace(42, [LINE]) == Counts(1, 1)
+        assert copy.at is None
+        assert copy.replace(at(42), [LINE]) == Counts(1, 1)
         yield copy
 
 
 def test_a_snapshot_comes_back_as_it_was(copy: Copy) -> None:
-    assert copy.seq == 42
+    assert copy.at == at(42)
     assert lines(copy) == [LINE + b"\n"]
 
 
 @pytest.mark.parametrize("seqs", [(44,), (42,), (43, 45), (43, 43), (43, 44, 44)])
 def test_changes_without_their_order_are_refused_and_none_is_taken(copy: Copy, seqs: tuple[int, ...]) -> None:
     with pytest.raises(CopyError, match="The feed goes on with change"):
-        copy.apply([change(seq, "item.updated", ITEM, {**ITEM, "name": "Other"}) for seq in seqs], after=42)
-    assert copy.seq == 42
+        copy.apply([change(seq, "item.updated", ITEM, {**ITEM, "name": "Other"}) for seq in seqs], after=at(42))
+    assert copy.at == at(42)
     assert lines(copy) == [LINE + b"\n"]
 
 
@@ -54,11 +65,11 @@ def test_changes_are_taken(copy: Copy) -> None:
         change(44, "price.recorded", ROW, corrected),
         change(45, "price.recorded", None, {**corrected, "id": "another", "book": "another"}),
         change(46, "book.updated", {"key": "default"}, {"key": "default"}),
-    ], after=42)  # fmt: skip
-    assert copy.seq == 46
+    ], after=at(42))  # fmt: skip
+    assert copy.at == at(46)
     (line,) = lines(copy)
     assert json.loads(line) == {"item": renamed, "prices": [corrected]}
-    copy.apply([change(47, "price.voided", corrected, {**corrected, "void": True})], after=46)
+    copy.apply([change(47, "price.voided", corrected, {**corrected, "void": True})], after=at(46))
     (line,) = lines(copy)
     assert json.loads(line) == {"item": renamed, "prices": []}
 
@@ -66,10 +77,16 @@ def test_changes_are_taken(copy: Copy) -> None:
 def test_a_copy_that_another_process_moved_on_is_left_alone(copy: Copy) -> None:
     renamed = change(43, "item.updated", ITEM, {**ITEM, "name": "Other"})
     with Copy(copy.path, "default") as other:
-        other.apply([renamed], after=42)
+        other.apply([renamed], after=at(42))
     with pytest.raises(CopyError, match="Another process writes"):
-        copy.apply([renamed], after=42)
-    assert copy.seq == 43
+        copy.apply([renamed], after=at(42))
+    assert copy.at == at(43)
+
+
+def test_a_copy_of_another_history_with_the_same_seq_is_not_moved_on(copy: Copy) -> None:
+    with pytest.raises(CopyError, match="Another process writes"):
+        copy.apply([change(43, "item.updated", ITEM, ITEM)], after=At(42, "2026-11-22T09:31:42Z"))
+    assert copy.at == at(42)
 
 
 def test_half_a_snapshot_is_none(copy: Copy) -> None:
@@ -78,15 +95,15 @@ def test_half_a_snapshot_is_none(copy: Copy) -> None:
         raise ConnectionResetError("cut off")
 
     with pytest.raises(CopyError, match="cut off"):
-        copy.replace(50, broken())
-    assert copy.seq == 42
+        copy.replace(at(50), broken())
+    assert copy.at == at(42)
     assert lines(copy) == [LINE + b"\n"]
 
 
 def test_reading_sees_one_moment_while_another_writes(copy: Copy) -> None:
-    with Copy(copy.path, "default") as reader, reader.snapshot() as (seq, found):
-        copy.apply([change(43, "item.updated", ITEM, {**ITEM, "name": "Other"})], after=42)
-        assert seq == 42
+    with Copy(copy.path, "default") as reader, reader.snapshot() as (seen, found):
+        copy.apply([change(43, "item.updated", ITEM, {**ITEM, "name": "Other"})], after=at(42))
+        assert seen == at(42)
         assert list(found) == [LINE + b"\n"]
 
 
@@ -94,15 +111,15 @@ def test_it_is_read_while_another_process_writes(copy: Copy) -> None:
     def slowly() -> Iterator[bytes]:
         yield LINE
         with Copy(copy.path, "default", reads_only=True) as reader:
-            assert reader.seq == 42
+            assert reader.at == at(42)
             assert lines(reader) == [LINE + b"\n"]
             assert reader.strays() == 0
 
-    copy.replace(50, slowly())
+    copy.replace(at(50), slowly())
     with Copy(copy.path, "default", reads_only=True) as reader:
-        assert reader.seq == 50
+        assert reader.at == at(50)
         with pytest.raises(CopyError, match="readonly"):
-            reader.replace(51, [LINE])
+            reader.replace(at(51), [LINE])
 
 
 def test_a_copy_that_is_not_there_is_not_made_to_be_read(tmp_path: Path) -> None:

@@ -10,14 +10,16 @@ from fastapi.responses import StreamingResponse
 from app import exact_json
 from app.access import Caller, Scope
 from app.dependencies import Consumers, Keys, RequestCaller, RequestPlace
-from app.errors import FeedTruncated, InvalidRequest, UnknownSeq
+from app.errors import FeedTruncated, HistoryDiverged, InvalidRequest, UnknownSeq
 from app.exact_json import ExactJsonRoute, requires
+from app.feed_position import NotAPosition, Position
 from app.feed_window import Question
 from app.keyring import KeyRing
 from app.models import ChangeType
 from app.observability.http_metrics import CLIENT_CLOSED_REQUEST
 from app.problems import responses
 from app.routers.headers import CACHE_CONTROL
+from app.schemas.base import Instant
 from app.schemas.change import ChangePage
 
 EVENT_STREAM = "text/event-stream"
@@ -25,6 +27,9 @@ _UNCACHED = {CACHE_CONTROL: "no-store"}
 # nginx, and what took the header over from it, shall pass on each event as it comes. And when a stream ends, its
 # connection does: a drain would wait for the client to make up its mind.
 _STREAMED = {**_UNCACHED, "X-Accel-Buffering": "no", "Connection": "close"}
+
+
+_EVENT = "id: 42@2026-11-22T09:30:00.123456Z\nevent: price.recorded\ndata: {...}\n\n"
 
 
 class _FeedRoute(ExactJsonRoute):
@@ -50,11 +55,11 @@ Types = Annotated[
     summary="Follow the changes",
     dependencies=[requires(Scope.CHANGES_READ)],
     response_model=ChangePage,
-    responses=responses(UnknownSeq, FeedTruncated, InvalidRequest)
+    responses=responses(UnknownSeq, FeedTruncated, HistoryDiverged, InvalidRequest)
     | {
         200: {
             "description": "The changes; as server-sent events for those who accept them",
-            "content": {EVENT_STREAM: {"schema": {"type": "string"}, "example": "id: 42\nevent: price.recorded\n..."}},
+            "content": {EVENT_STREAM: {"schema": {"type": "string"}, "example": _EVENT}},
         }
     },
 )
@@ -65,23 +70,33 @@ async def read_changes(
     keys: Keys,
     caller: RequestCaller,
     after: Seq = 0,
+    after_at: Annotated[
+        Instant | None,
+        Query(description="When that change was recorded: refused with 409 if the ledger is another one by now"),
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     types: Types = None,
     wait: Annotated[int, Query(ge=0, le=60, description="Seconds to wait for a change if there is none yet")] = 0,
     last_event_id: Annotated[
-        int | None,
-        Header(ge=0, le=2**63 - 1, description="The last event that a stream received; comes before `after`"),
+        str | None,
+        Header(max_length=64, description="The last event that a stream received; comes before `after` and `after_at`"),
     ] = None,
 ) -> Response:
     """Every change after a seq, in the order of the commits: none is left out, none comes twice.
 
-    Send `next_after` as `after` to go on; with `wait` the answer comes as soon as there is a change. With
+    To go on, send `next_after` as `after`, and `next_after_at` as `after_at`: the service then refuses to go on in
+    another history, if a backup was restored meanwhile. With `wait` the answer comes as soon as there is a change. With
     `Accept: text/event-stream` the changes are streamed as they come, without `limit` and `wait`.
     """
-    question = Question(after, limit, _types(types))
+    if after == 0 and after_at is not None:
+        raise InvalidRequest.at(
+            "query/after_at", "no-such-change", "is for a change that you have: there is no change 0"
+        )
+    question = Question(after, limit, _types(types), after_at)
     if _prefers_events(request):
         if last_event_id is not None:
-            question = question._replace(after=last_event_id)
+            last = _position(last_event_id)
+            question = question._replace(after=last.seq, after_at=last.at)
         events = _while_accepted(await consumers.stream(question, place), keys, caller)
         return StreamingResponse(events, headers=_STREAMED, media_type=EVENT_STREAM)
     if wait:
@@ -107,6 +122,13 @@ def _prefers_events(request: Request) -> bool:
     """Only who names events gets them: a page is what everybody else understands."""
     accepted = exact_json.accepted(request)
     return accepted.get(EVENT_STREAM, 0.0) > accepted.get("application/json", 0.0)
+
+
+def _position(event_id: str) -> Position:
+    try:
+        return Position.parse(event_id)
+    except NotAPosition as error:
+        raise InvalidRequest.at("header/last-event-id", "not-an-event-id", str(error)) from None
 
 
 async def _hung_up(request: Request) -> None:

@@ -6,6 +6,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
+from app import instants
 from app.access import Scope
 from app.dependencies import At, BookQuery, Connections, KnownSeq, RequestPlace
 from app.errors import InvalidRequest, UnknownBook, UnknownSeq, UpgradeRequired
@@ -13,7 +14,7 @@ from app.exact_json import requires
 from app.problems import responses
 from app.routers.caching import IMMUTABLE
 from app.routers.files import CSV, NDJSON, FileRoute
-from app.routers.headers import CACHE_CONTROL, CONTENT_DISPOSITION, SEQ
+from app.routers.headers import CACHE_CONTROL, CONTENT_DISPOSITION, RECORDED_AT, SEQ
 from app.schemas import examples
 from app.services import exports
 from app.services.exports import Format
@@ -50,6 +51,10 @@ router = APIRouter(tags=["price lists"], route_class=FileRoute)
             },
             "headers": {
                 SEQ: {"description": "The last change taken into account", "schema": {"type": "integer"}},
+                RECORDED_AT: {
+                    "description": "When that change was recorded: the feed's `after_at`",
+                    "schema": {"type": "string", "format": "date-time"},
+                },
             },
         },
     },
@@ -81,6 +86,7 @@ async def export(
     media_type, name = _FILES[form]
     headers = {
         SEQ: str(begun.known_seq),
+        RECORDED_AT: instants.text(begun.recorded_at),
         CONTENT_DISPOSITION: f'attachment; filename="{name.format(book=book, seq=begun.known_seq)}"',
         CACHE_CONTROL: IMMUTABLE if known_seq is not None else "no-store",
     }
