@@ -107,7 +107,7 @@ def test_a_database_that_goes_away_cuts_the_file_off(fresh_url: URL, tmp_path: P
             postgres.execute(
                 server,
                 f'ALTER DATABASE "{fresh_url.database}" ALLOW_CONNECTIONS false',
-                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{fresh_url.database}'",
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{fresh_url.database}'",  # noqa: S608 - the name is ours
             )
             with pytest.raises(httpx2.RemoteProtocolError):
                 for _ in content:
