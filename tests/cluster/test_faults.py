@@ -1,13 +1,16 @@
 """Faults under load: the database killed and paused, pods killed. What was answered as written is there, once."""
 
+import contextlib
 import functools
+import os
+import shlex
 import time
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from tests.cluster.conftest import Images
-from tests.cluster.kube import CommandFailed, Namespace, eventually, namespace
+from tests.cluster.kube import CommandFailed, Namespace, eventually, namespace, run
 from tests.cluster.pods import load
 from tests.cluster.release import DATABASE, STANDARD_LOAD, Release
 from tests.cluster.report import Report
@@ -15,6 +18,8 @@ from tests.cluster.report import Report
 pytestmark = pytest.mark.proof
 
 PAUSE_SECONDS = 15
+LOSSY_SECONDS = 30
+LOST_PERCENT = 5
 KILLS = 3
 
 
@@ -112,3 +117,37 @@ def test_pods_are_killed(release: Release, images: Images, report: Report) -> No
 
     how = f"a pod deleted with `--force`, {KILLS} times, under load"
     under_fault(release, images, report, "pods killed", how, kill)
+
+
+@contextlib.contextmanager
+def packets_lost(ns: Namespace) -> Iterator[None]:
+    """Let every node lose packets that come in during the block: TCP repeats them after 0.2 seconds and more.
+
+    ``CLUSTER_NODE_SHELL`` is how to run a program in a node's network: ``docker exec {node}`` with kind.
+    """
+    if not (shell := os.environ.get("CLUSTER_NODE_SHELL")):
+        pytest.skip("CLUSTER_NODE_SHELL does not say how to run a program in a node's network")
+    chain = f"type filter hook prerouting priority -300; numgen random mod 100 < {LOST_PERCENT} drop;"
+    nodes = [node["metadata"]["name"] for node in ns.get("nodes")["items"]]
+
+    def on_nodes(*command: str) -> None:
+        for node in nodes:
+            run(*shlex.split(shell.format(node=node)), *command)
+
+    on_nodes("nft", f"table inet loss {{ chain incoming {{ {chain} }}; }}")
+    try:
+        yield
+    finally:
+        on_nodes("nft", "delete table inet loss")
+
+
+def test_the_network_loses_packets(release: Release, images: Images, report: Report) -> None:
+    def lose() -> str:
+        with packets_lost(release.ns):
+            time.sleep(LOSSY_SECONDS)
+        return f", which lasted {LOSSY_SECONDS} s"
+
+    restarts = release.restarts()
+    how = f"{LOST_PERCENT} % of the packets that reach a node or a pod are dropped (nftables), under load"
+    under_fault(release, images, report, "network loses packets", how, lose)
+    assert release.restarts() == restarts

@@ -97,6 +97,15 @@ def _database() -> list[house.Panel]:
             "get 503 problems and the pod stays ready.",
             Query("pricebook_database_up<instances>", "{{pod}}"),
             [("0", "not reached", "red"), ("1", "reached", "green")],
+            span=8,
+        ),
+        house.states(
+            "Requests refused at once",
+            "Whether each pod has found the database away or silent: then it refuses at once what needs it, with 503 "
+            "and Retry-After, and looks for the database twice a second until it is back.",
+            Query("pricebook_database_circuit_open<instances>", "{{pod}}"),
+            [("0", "served", "green"), ("1", "refused", "red")],
+            span=8,
         ),
         house.graph(
             "Errors of the database",
@@ -107,6 +116,7 @@ def _database() -> list[house.Panel]:
                 "sum by (kind) (rate(pricebook_database_errors_total<instances>[$__rate_interval]))",
                 "{{kind}}",
             ),
+            span=8,
             stacked=True,
         ),
         house.graph(

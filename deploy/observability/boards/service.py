@@ -20,6 +20,7 @@ def board() -> Dashboard:
         ("Objectives", [*_objectives(), _burn(), _alerts()]),
         ("Requests", _requests()),
         ("Load", _load()),
+        ("Callers", _callers()),
     )
 
 
@@ -226,5 +227,41 @@ def _load() -> list[house.Panel]:
             Query("sum by (pod) (rate(pricebook_requests_shed_total<self>[$__rate_interval]))", "{{pod}}"),
             span=8,
             stacked=True,
+        ),
+    ]
+
+
+def _callers() -> list[house.Panel]:
+    return [
+        house.graph(
+            "Requests refused for want of a key",
+            "Answers 401 per second by reason. unknown: a key that is wrong, revoked or of a former SECRET_KEY. A jump "
+            "after a change of SECRET_KEY: callers were left behind. One that lasts: somebody tries keys.",
+            "reqps",
+            Query(
+                or_zero("sum by (reason) (rate(pricebook_auth_failures_total<self>[$__rate_interval]))", "reason"),
+                "{{reason}}",
+            ),
+            span=8,
+            stacked=True,
+        ),
+        house.graph(
+            "Keys in force",
+            "Keys that each pod knows; 0 until it first had to. Lines that stay apart for longer than a scrape mean "
+            "that a pod is not asked, or does not reach the database.",
+            "short",
+            Query("pricebook_keys<self>", "{{pod}}"),
+            span=8,
+        ),
+        house.graph(
+            "Sent again, tried again",
+            "Requests per second that callers sent again with their Idempotency-Key and that were answered as before; "
+            "and tries that the service made again after the database failed a request, by cause.",
+            "reqps",
+            Query("sum(rate(pricebook_replays_total<self>[$__rate_interval]))", "answered as before"),
+            Query(
+                "sum by (cause) (rate(pricebook_retries_total<self>[$__rate_interval]))", "tried again after {{cause}}"
+            ),
+            span=8,
         ),
     ]
