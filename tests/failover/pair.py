@@ -124,6 +124,11 @@ class Pair:
         )
         self.primary.until("SELECT count(*) = 1 FROM pg_stat_replication WHERE sync_state = 'quorum'")
 
+    def cut_standby_off(self) -> None:
+        """Let the standby hear no more of the primary."""
+        postgres.execute(self.standby.url, "ALTER SYSTEM SET primary_conninfo = ''", "SELECT pg_reload_conf()")
+        self.standby.until("SELECT count(*) = 0 FROM pg_stat_wal_receiver")
+
     def promote(self) -> None:
         """Make the standby the primary."""
         postgres.execute(self.standby.url, "SELECT pg_promote()")

@@ -62,6 +62,58 @@ def test_nothing_confirmed_is_lost_and_nobody_is_restarted(
     record_property("summary", f"failover ({fault.name}): writes go on after {seconds:.1f} s, none lost")
 
 
+def test_a_standby_that_lacked_changes_is_noticed_by_those_who_had_them(directory: Path) -> None:
+    with ExitStack() as stack:
+        pair = stack.enter_context(pairs.running(directory))
+        migrated = run("migrate", directory=directory, database_url=pair.address(), serving_role=postgres.SERVING_ROLE)
+        assert migrated.returncode == 0, migrated.stderr
+        address = pair.address(postgres.SERVING_ROLE)
+        service = stack.enter_context(
+            running("serve", directory, database_url=address, secret_key=SECRET, drain_seconds=0)
+        )
+        client = stack.enter_context(httpx2.Client(base_url=service.api, timeout=30))
+        _record(client, "both have it")
+        seq = client.get("/v1/changes").json()["head"]
+        pair.standby.until(f"SELECT seq = {seq} FROM ledger")  # noqa: S608 - a number of ours
+        behind = _position(client)
+        pair.cut_standby_off()
+        for number in range(3):
+            _record(client, f"lost {number}")
+        ahead = _position(client)
+        assert ahead["after"] > behind["after"]
+        pair.primary.signal(signal.SIGKILL)
+        pair.promote()
+        # They take the numbers of those that were lost, and more: by number alone nobody could tell.
+        for number in range(5):
+            _record(client, f"new {number}")
+        refused = client.get("/v1/changes", params=ahead)
+        assert (refused.status_code, refused.json()["type"]) == (409, "/problems/history-diverged"), refused.text
+        went_on = client.get("/v1/changes", params={**behind, "types": "item.created"}).json()["changes"]
+        assert [change["after"]["name"] for change in went_on] == [f"new {number}" for number in range(5)]
+        # Also from the memory of the process, which outlived the ledger that it had followed.
+        assert (
+            client.get("/v1/changes", params={"after": behind["after"]}).json()["changes"][0]["at"] == went_on[0]["at"]
+        )
+        assert service.process.poll() is None
+
+
+def _record(client: httpx2.Client, name: str) -> None:
+    """Record an item with a price, once, however often that takes."""
+    deadline = time.monotonic() + 60
+    document, headers = {"name": name, "price": {"amount": "1"}}, {"Idempotency-Key": f'"{name}"'}
+    while (answer := client.post("/v1/items", json=document, headers=headers)).status_code != 201:
+        assert answer.status_code == 503, answer.text
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.1)
+
+
+def _position(client: httpx2.Client) -> dict[str, Any]:
+    """Where a consumer is that has all changes."""
+    page = client.get("/v1/changes", params={"limit": 1000}).json()
+    assert page["next_after"] == page["head"]
+    return {"after": page["next_after"], "after_at": page["next_after_at"]}
+
+
 async def _fail_over(pair: Pair, service: Service, fault: signal.Signals) -> tuple[Load, float]:
     load = Load(service)
     tasks = [
