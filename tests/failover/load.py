@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import random
+import time
 from decimal import Decimal
 from typing import Any
 
@@ -102,3 +103,20 @@ class Load:
                 if int(answer.headers.get("retry-after", 0)) < 1:
                     self.violations.append(f"{method} {path}: {answer.text} without Retry-After")
             await asyncio.sleep(_PAUSE_SECONDS)
+
+
+def record(client: httpx2.Client, name: str) -> None:
+    """Record an item with a price, once, however often that takes."""
+    deadline = time.monotonic() + 60
+    document, headers = {"name": name, "price": {"amount": "1"}}, {"Idempotency-Key": f'"{name}"'}
+    while (answer := client.post("/v1/items", json=document, headers=headers)).status_code != 201:
+        assert answer.status_code == 503, answer.text
+        assert time.monotonic() < deadline, answer.text
+        time.sleep(0.1)
+
+
+def position(client: httpx2.Client) -> dict[str, Any]:
+    """Where a consumer is that has all changes."""
+    page = client.get("/v1/changes", params={"limit": 1000}).json()
+    assert page["next_after"] == page["head"]
+    return {"after": page["next_after"], "after_at": page["next_after_at"]}

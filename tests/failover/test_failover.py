@@ -3,9 +3,8 @@
 import asyncio
 import json
 import signal
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,22 +12,15 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.failover import pair as pairs
-from tests.failover.load import Load
-from tests.failover.pair import Pair
+from tests.failover import servers
+from tests.failover.load import Load, position, record
+from tests.failover.servers import Pair
 from tests.support import postgres
 from tests.support.processes import SECRET, Service, run, running
 
 _WRITERS = 4
 _ENOUGH = 50
 """Writes acknowledged before the fault, and again after it."""
-
-
-@pytest.fixture
-def directory() -> Iterator[Path]:
-    """Not below pytest's own, which other runs of pytest close to the user that PostgreSQL runs as."""
-    with tempfile.TemporaryDirectory(prefix="pricebook-failover-") as directory:
-        yield Path(directory)
 
 
 @pytest.mark.parametrize(
@@ -40,7 +32,7 @@ def test_nothing_confirmed_is_lost_and_nobody_is_restarted(
     directory: Path, fault: signal.Signals, kind: str, record_property: Callable[[str, object], None]
 ) -> None:
     with ExitStack() as stack:
-        pair = stack.enter_context(pairs.running(directory))
+        pair = stack.enter_context(servers.running(directory))
         migrated = run("migrate", directory=directory, database_url=pair.address(), serving_role=postgres.SERVING_ROLE)
         assert migrated.returncode == 0, migrated.stderr
         pair.commit_on_both()
@@ -64,7 +56,7 @@ def test_nothing_confirmed_is_lost_and_nobody_is_restarted(
 
 def test_a_standby_that_lacked_changes_is_noticed_by_those_who_had_them(directory: Path) -> None:
     with ExitStack() as stack:
-        pair = stack.enter_context(pairs.running(directory))
+        pair = stack.enter_context(servers.running(directory))
         migrated = run("migrate", directory=directory, database_url=pair.address(), serving_role=postgres.SERVING_ROLE)
         assert migrated.returncode == 0, migrated.stderr
         address = pair.address(postgres.SERVING_ROLE)
@@ -72,20 +64,20 @@ def test_a_standby_that_lacked_changes_is_noticed_by_those_who_had_them(director
             running("serve", directory, database_url=address, secret_key=SECRET, drain_seconds=0)
         )
         client = stack.enter_context(httpx2.Client(base_url=service.api, timeout=30))
-        _record(client, "both have it")
+        record(client, "both have it")
         seq = client.get("/v1/changes").json()["head"]
         pair.standby.until(f"SELECT seq = {seq} FROM ledger")  # noqa: S608 - a number of ours
-        behind = _position(client)
+        behind = position(client)
         pair.cut_standby_off()
         for number in range(3):
-            _record(client, f"lost {number}")
-        ahead = _position(client)
+            record(client, f"lost {number}")
+        ahead = position(client)
         assert ahead["after"] > behind["after"]
         pair.primary.signal(signal.SIGKILL)
         pair.promote()
         # They take the numbers of those that were lost, and more: by number alone nobody could tell.
         for number in range(5):
-            _record(client, f"new {number}")
+            record(client, f"new {number}")
         refused = client.get("/v1/changes", params=ahead)
         assert (refused.status_code, refused.json()["type"]) == (409, "/problems/history-diverged"), refused.text
         went_on = client.get("/v1/changes", params={**behind, "types": "item.created"}).json()["changes"]
@@ -95,23 +87,6 @@ def test_a_standby_that_lacked_changes_is_noticed_by_those_who_had_them(director
             client.get("/v1/changes", params={"after": behind["after"]}).json()["changes"][0]["at"] == went_on[0]["at"]
         )
         assert service.process.poll() is None
-
-
-def _record(client: httpx2.Client, name: str) -> None:
-    """Record an item with a price, once, however often that takes."""
-    deadline = time.monotonic() + 60
-    document, headers = {"name": name, "price": {"amount": "1"}}, {"Idempotency-Key": f'"{name}"'}
-    while (answer := client.post("/v1/items", json=document, headers=headers)).status_code != 201:
-        assert answer.status_code == 503, answer.text
-        assert time.monotonic() < deadline, answer.text
-        time.sleep(0.1)
-
-
-def _position(client: httpx2.Client) -> dict[str, Any]:
-    """Where a consumer is that has all changes."""
-    page = client.get("/v1/changes", params={"limit": 1000}).json()
-    assert page["next_after"] == page["head"]
-    return {"after": page["next_after"], "after_at": page["next_after_at"]}
 
 
 async def _fail_over(pair: Pair, service: Service, fault: signal.Signals) -> tuple[Load, float]:

@@ -30,6 +30,7 @@ class Server:
     """One PostgreSQL server with a data directory, reached by TCP."""
 
     def __init__(self, program: Path, data: Path) -> None:
+        (data / "pg_hba.conf").write_text(_RULES)
         self.port = free_port()
         self.url = make_url(f"postgresql://postgres@127.0.0.1:{self.port}/{_DATABASE}")
         self._program = program
@@ -41,9 +42,11 @@ class Server:
         """What it says."""
         return self._data.with_suffix(".log")
 
-    def start(self) -> None:
-        """Start it, and wait until it takes connections."""
+    def start(self, **settings: str) -> None:
+        """Start it with these settings beside its own, and wait until it takes connections."""
         command = [self._program, "-D", self._data, "-p", self.port, "-k", "", "-c", "listen_addresses=127.0.0.1"]
+        for name, value in settings.items():
+            command += ["-c", f"{name}={value}"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [str(part) for part in command],
@@ -55,6 +58,30 @@ class Server:
                 **as_owner(self._data),
             )
         self.until("SELECT true")
+
+    def copied(self, data: Path, *options: str) -> "Server":
+        """A server on a base backup of this one, which is not started."""
+        data.mkdir(mode=0o700)
+        owner = self._data.stat()
+        os.chown(data, owner.st_uid, owner.st_gid)
+        subprocess.run(
+            [
+                str(self._program.with_name("pg_basebackup")),
+                *("-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"),
+                *("-D", str(data), "--checkpoint=fast", *options),
+            ],
+            cwd="/",
+            check=True,
+            timeout=60,
+            **as_owner(self._data),
+        )
+        return Server(self._program, data)
+
+    def signal_recovery(self) -> None:
+        """Let the next start recover from an archive."""
+        signal_file = self._data / "recovery.signal"
+        signal_file.touch()
+        os.chown(signal_file, self._data.stat().st_uid, self._data.stat().st_gid)
 
     def until(self, question: str) -> None:
         """Ask until the answer is true."""
@@ -81,41 +108,33 @@ class Server:
             self._process.wait()
 
 
+def new_server(data: Path) -> Server:
+    """A server with an empty database and a serving role, which is not started."""
+    with embedded_postgres(data) as text:
+        url = make_url(text)
+        postgres.create_serving_role(url)
+        postgres.execute(url, f"CREATE DATABASE {_DATABASE}")
+    return Server(Path(shlex.split((data / "postmaster.opts").read_text())[0]), data)
+
+
+def address(*servers: Server, role: str = postgres.SERVING_ROLE) -> str:
+    """The address of servers of one cluster, as libpq has it."""
+    hosts = ",".join(f"127.0.0.1:{server.port}" for server in servers)
+    return f"postgresql://{role}@{hosts}/{_DATABASE}"
+
+
 class Pair:
     """The two servers. ``address`` names both."""
 
     def __init__(self, directory: Path) -> None:
-        data = directory / "primary"
-        with embedded_postgres(data) as text:
-            url = make_url(text)
-            postgres.create_serving_role(url)
-            postgres.execute(url, f"CREATE DATABASE {_DATABASE}")
-        program = Path(shlex.split((data / "postmaster.opts").read_text())[0])
-        (data / "pg_hba.conf").write_text(_RULES)
-        self.primary = Server(program, data)
+        self.primary = new_server(directory / "primary")
         self.primary.start()
-        copy = directory / "standby"
-        copy.mkdir(mode=0o700)
-        owner = data.stat()
-        os.chown(copy, owner.st_uid, owner.st_gid)
-        subprocess.run(
-            [
-                program.with_name("pg_basebackup"),
-                *("-h", "127.0.0.1", "-p", str(self.primary.port), "-U", "postgres"),
-                *("-D", copy, "--write-recovery-conf", "--checkpoint=fast"),
-            ],
-            cwd="/",
-            check=True,
-            timeout=60,
-            **as_owner(data),
-        )
-        self.standby = Server(program, copy)
+        self.standby = self.primary.copied(directory / "standby", "--write-recovery-conf")
         self.standby.start()
 
     def address(self, role: str = "postgres") -> str:
         """The address of both, as libpq has it."""
-        servers = f"127.0.0.1:{self.primary.port},127.0.0.1:{self.standby.port}"
-        return f"postgresql://{role}@{servers}/{_DATABASE}?target_session_attrs=read-write"
+        return f"{address(self.primary, self.standby, role=role)}?target_session_attrs=read-write"
 
     def commit_on_both(self) -> None:
         """Let a commit on the primary wait for the standby. Set after the copy, so the standby will wait for nobody."""
