@@ -125,7 +125,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     info = {"version": app.version, "schema": migrations.head(), "server": settings.server}
     registry.register(StateCollector(info, readiness, traffic, database, watch, follower, keys))
     app.state.operations = create_operations_app(readiness, registry)
-    app.add_middleware(RequestContextMiddleware, traffic=traffic)
+    app.add_middleware(RequestContextMiddleware, traffic=traffic, hidden=settings.hidden)
     app.add_middleware(AnswerHeadersMiddleware)
     app.add_middleware(ConnectionCloseMiddleware, traffic=traffic)
     return app

@@ -195,6 +195,12 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def hidden(self) -> list[str]:
+        """What no log line and no span may show."""
+        secrets = (self.secret_key, self.secret_key_previous, self.admin_key)
+        return [secret.get_secret_value() for secret in secrets if secret]
+
+    @property
     def sqlalchemy_url(self) -> URL:
         """The database URL for SQLAlchemy and asyncpg."""
         return make_url(self.database_url.get_secret_value())
