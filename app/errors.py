@@ -259,9 +259,9 @@ class IdempotencyKeyReused(ProblemError):
 
 
 class RequestTimeout(ProblemError):
-    """The request body did not arrive in time. Nothing was written, and the connection is closed."""
+    """The request's head or body did not arrive in time. Nothing was written, and the connection is closed."""
 
-    slug, title, status = "request-timeout", "The body did not arrive in time", 408
+    slug, title, status = "request-timeout", "The request did not arrive in time", 408
 
 
 class AlreadySuperseded(ProblemError):
@@ -280,6 +280,18 @@ class ContentTooLarge(ProblemError):
     """The request body is larger than the limit."""
 
     slug, title, status = "content-too-large", "The body is too large", 413
+
+
+class UriTooLong(ProblemError):
+    """The address of the request is longer than the limit. The connection is closed."""
+
+    slug, title, status = "uri-too-long", "The address is too long", 414
+
+
+class HeaderFieldsTooLarge(ProblemError):
+    """The request has too many header fields, or too large ones. The connection is closed."""
+
+    slug, title, status = "header-fields-too-large", "The header is too large", 431
 
 
 class UnsupportedMediaType(ProblemError):
@@ -313,7 +325,8 @@ class Busy(ProblemError):
 
 
 class Overloaded(ProblemError):
-    """As many requests are in flight as this process takes. Nothing was done; try again after `Retry-After`."""
+    """This process has as many requests in flight, or connections, as it takes. Nothing was done; try again after
+    `Retry-After`."""
 
     slug, title, status = "overloaded", "Too many requests are in flight", 503
 

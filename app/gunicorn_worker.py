@@ -3,9 +3,12 @@
 import asyncio
 from typing import Any
 
+from gunicorn.asgi.parser import LimitRequestHeaders
 from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
+from app import connections
+from app.errors import MalformedRequest, ProblemError
 from app.traffic import Drain
 
 _POLL_SECONDS = 0.1
@@ -15,19 +18,79 @@ class _Connection(ASGIProtocol):  # type: ignore[misc]  # gunicorn publishes no 
     """A connection that its worker can find, and that says it when it ends."""
 
     _says_close = False
+    _is_refused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
+        loop, settings = self.worker.loop, self.worker.app.settings
+        self._traffic = self.worker.asgi.state.traffic
+        self._head = connections.Head(loop, settings.body_timeout_seconds, self._refuse)
         self.worker.connections.add(self)
         super().connection_made(transport)
+        self._is_beyond_limit = len(self.worker.connections) > self._traffic.connections_limit
         # gunicorn waits for the head of a later request as long as it keeps connections, and for the first without end.
-        self._first_head = self.worker.loop.call_later(self.cfg.keepalive, self._close_without_request)
+        seconds = connections.PARTING_SECONDS if self._is_beyond_limit else self.cfg.keepalive
+        self._first_head = loop.call_later(seconds, self._close_without_request)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End."""
         self.worker.connections.discard(self)
         self._first_head.cancel()
+        self._head.ends()
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on."""
+        if self._is_refused:
+            return
+        if self._is_beyond_limit:
+            self._refuse(connections.turn_away(self._traffic))
+            return
+        super().data_received(data)
+
+    def _feed_callback_parser(self, data: bytes) -> bool:
+        reads_on: bool = super()._feed_callback_parser(data)
+        if reads_on and self._current_request is None:
+            self._head.grows(len(data))
+        else:
+            self._head.ends()
+        return reads_on
+
+    def _on_headers_complete(self) -> Any:
+        if connections.exceeds(self._callback_parser.headers):
+            raise LimitRequestHeaders
+        return super()._on_headers_complete()
+
+    def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:
+        """Answer what gunicorn refuses by itself."""
+        if status == 414:
+            error = connections.line_too_long()
+        elif status == 431:
+            error = connections.head_too_large()
+        elif status in (400, 501):
+            error = MalformedRequest("This is not HTTP/1.1, or breaks its rules.")
+        else:
+            super()._send_error_response(status, message, extra_headers)
+            return
+        self._refuse(error)
+
+    def _refuse(self, error: ProblemError) -> None:
+        self._head.ends()
+        if self._is_refused or self._closed:
+            return
+        self._is_refused = True
+        self._safe_write(connections.answer(error))
+        self.transport.write_eof()
+        self.worker.loop.call_later(connections.PARTING_SECONDS, self._part)
+
+    def _part(self) -> None:
+        self._is_refused = False
+        self._keepalive_timeout()
+
+    def _close_transport(self) -> None:
+        # Once it is refused, only in a moment.
+        if not self._is_refused:
+            super()._close_transport()
 
     def _close_without_request(self) -> None:
         if self.req_count <= 1:

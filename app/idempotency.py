@@ -5,6 +5,7 @@ the same request sent again gets it once more, and nothing is done twice. Answer
 transaction back and are not stored: sent again, such a request is tried again.
 """
 
+import contextlib
 import hashlib
 import json
 import re
@@ -17,10 +18,11 @@ from starlette.types import Message, Receive
 
 from app.access import Caller
 from app.database import Database, WriteSession
-from app.errors import IdempotencyKeyReused, InvalidRequest, MalformedRequest, RequestInProgress
+from app.errors import IdempotencyKeyReused, InvalidRequest, MalformedRequest, ProblemError, RequestInProgress
 from app.observability.metrics import REPLAYS
+from app.schemas.import_run import ImportRun
 from app.services import stored_answers
-from app.services.stored_answers import Answer, Question
+from app.services.stored_answers import Answer, AnsweredBefore, Question
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
@@ -30,6 +32,7 @@ FUNCTION_STACK = "fastapi_function_astack"
 STORED_AS = "pricebook.stored_as"
 """Where a request's ASGI scope holds the body to store, if it is not to be the one that is sent."""
 
+_ASKED = "pricebook.asked"
 _CLAIM = "pricebook.claim"
 _QUESTION = "pricebook.question"
 _TRIED = "pricebook.tried"
@@ -39,13 +42,6 @@ _BARE = re.compile(r"[!#-~]{1,255}")
 _KEPT_HEADERS = frozenset({"content-type", "location", "etag", "cache-control", "pricebook-seq", "link"})
 
 Handler = Callable[[Request], Awaitable[Response]]
-
-
-class Replay(Exception):
-    """The request was answered before: no error, but there is nothing left to do."""
-
-    def __init__(self, answer: Answer) -> None:
-        self.answer = answer
 
 
 async def _documented(
@@ -100,8 +96,8 @@ class Idempotency:
                 return _found(request, known)
         try:
             response = await handle(request)
-        except Replay as replay:
-            return _found(request, replay.answer)
+        except AnsweredBefore as before:
+            return _found(request, before.answer)
         if not _is_success(response):
             return response
         answer = _answer(request, response)
@@ -109,17 +105,14 @@ class Idempotency:
         if writing is not None:
             request.scope[_TRIED] = (answer, response)
             # The transaction of what was done, which is not committed yet.
-            if not await stored_answers.keep(writing, question, answer):
-                # A lookup or quote with the key, which claims nothing, was quicker: raising undoes what was done here.
-                await stored_answers.find(writing, question)
-                raise RequestInProgress("Another request has this Idempotency-Key.", retry_after_seconds=1)
+            await stored_answers.settle(writing, question, answer)
             return response
         # What was read is read: its connection is not kept while another one is waited for.
         await request.scope[FUNCTION_STACK].aclose()
         return await self._first(question, answer, response)
 
     async def answer_upload(self, request: Request, handle: Handler, make: Callable[[Receive], Request]) -> Response:
-        """The same for a request whose body is read as it arrives, and not kept.
+        """The same for a request whose body is read as it arrives, and not kept; its handler uses :class:`UploadOnce`.
 
         :param make: makes the request anew that the handler gets, with another source of its body.
         """
@@ -144,10 +137,19 @@ class Idempotency:
                     "The answer to this Idempotency-Key was just forgotten. Send the file again.", retry_after_seconds=1
                 )
             return _replay(known)
-        response = await handle(make(hashed))
-        if not _is_success(response):
-            return response
-        return await self._first(self._asked(request, digest), _answer(request, response), response)
+        request.scope[_ASKED] = lambda: self._asked(request, digest)
+        try:
+            return await handle(make(hashed))
+        except AnsweredBefore as before:
+            return _replay(before.answer)
+        except ProblemError:
+            # A commit that got through though the database went away, or a request with the key that was quicker.
+            with contextlib.suppress(ProblemError):
+                async with self._database.reading() as session:
+                    known = await stored_answers.find(session, self._asked(request, digest))
+                if known is not None:
+                    return _replay(known)
+            raise
 
     async def _is_known(self, request: Request) -> bool:
         question = self._asked(request, hashlib.sha256())
@@ -185,14 +187,37 @@ class Idempotency:
 async def claim(session: WriteSession, request: Request) -> None:
     """Call it first in the transaction of a request, which is then answered once for its ``Idempotency-Key``.
 
-    :raises Replay: if it was answered before; and what :func:`stored_answers.claim` raises.
+    Raises as :func:`stored_answers.claim`.
     """
     question: Question | None = request.scope.get(_QUESTION)
     if question is None:
         return
-    if (known := await stored_answers.claim(session, question)) is not None:
-        raise Replay(known)
+    await stored_answers.claim(session, question)
     request.scope[_CLAIM] = session
+
+
+class UploadOnce:
+    """What the transactions of an upload do for its ``Idempotency-Key``, if it has one."""
+
+    def __init__(self, request: Request, answer: Callable[[ImportRun, bool], Response]) -> None:
+        """Make it.
+
+        :param answer: makes the answer of what was done, and whether it was done by this request.
+        """
+        self._request = request
+        self._answer = answer
+        self._asked: Callable[[], Question] | None = request.scope.get(_ASKED)
+
+    async def look(self, session: WriteSession) -> None:
+        """Go on, once the body is read, with an upload that was not answered before. Raises as the function."""
+        if self._asked is not None:
+            await stored_answers.look(session, self._asked())
+
+    async def settle(self, session: WriteSession, document: ImportRun, *, is_new: bool) -> None:
+        """Store the answer, in the transaction that ends the upload. Raises as the function."""
+        if self._asked is not None:
+            answer = _answer(self._request, self._answer(document, is_new))
+            await stored_answers.settle(session, self._asked(), answer)
 
 
 def _parse(values: list[str]) -> str:

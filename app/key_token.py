@@ -4,6 +4,7 @@ import hashlib
 import hmac
 import re
 import secrets
+from collections.abc import Iterable
 from typing import NamedTuple, Self
 
 _TOKEN = re.compile(r"pb_([0-9a-f]{16})_([A-Za-z0-9_-]{43})")
@@ -13,9 +14,12 @@ _NOBODY = "0" * 16
 _SECRET = re.compile(r"(pb_[0-9a-f]{16}_)[A-Za-z0-9_-]{20,}")
 
 
-def mask(text: str) -> str:
-    """The text, with no more of keys in it than their ids."""
-    return _SECRET.sub(r"\1***", text)
+def mask(text: str, hidden: Iterable[str] = ()) -> str:
+    """The text, with no more of keys in it than their ids, and nothing of what is to be hidden."""
+    text = _SECRET.sub(r"\1***", text)
+    for secret in hidden:
+        text = text.replace(secret, "***")
+    return text
 
 
 class KeyToken(NamedTuple):

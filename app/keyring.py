@@ -48,7 +48,6 @@ class KeyRing:
         self._look: asyncio.Task[None] | None = None
         self._renewing: set[str] = set()
         self._began = time.monotonic()
-        self._taking_over = asyncio.Lock()
 
     def __len__(self) -> int:
         return len(self._keys)
@@ -128,14 +127,16 @@ class KeyRing:
 
         :param looked_at: on the monotonic clock, before the statement was sent.
         """
-        # The follower and a request may come with what they saw at once, and not in the order in which they looked.
-        async with self._taking_over:
+        if looked_at <= self._confirmed_at:
+            return
+        if version != self._version:
+            live = await keys.live(session)
+            # The follower and a request may come with what they saw at once, and not in the order in which they looked.
+            # Neither waits for the other, whose connection may have fallen silent.
             if looked_at <= self._confirmed_at:
                 return
-            if version != self._version:
-                self._keys = await keys.live(session)
-                self._version = version
-            self._confirmed_at = looked_at
+            self._keys, self._version = live, version
+        self._confirmed_at = looked_at
 
     async def _fresh(self, seconds: float) -> None:
         """Return once the keys are as they were so long ago. One look serves all who wait for it."""

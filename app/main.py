@@ -40,7 +40,11 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     """Build the application. Its lifespan opens the admin port, if asked to, and closes the connections at the end."""
     traces = tracing.from_environment()
     database = Database(settings, traces.tracer)
-    traffic = Traffic(limit=settings.max_concurrent_requests, waiters_limit=settings.max_feed_waiters)
+    traffic = Traffic(
+        limit=settings.max_concurrent_requests,
+        waiters_limit=settings.max_feed_waiters,
+        connections_limit=settings.max_connections,
+    )
     readiness = Readiness(database, traffic)
     keys = KeyRing(database, settings)
     follower = Follower(database, settings, traffic, keys)
@@ -121,7 +125,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     info = {"version": app.version, "schema": migrations.head(), "server": settings.server}
     registry.register(StateCollector(info, readiness, traffic, database, watch, follower, keys))
     app.state.operations = create_operations_app(readiness, registry)
-    app.add_middleware(RequestContextMiddleware, traffic=traffic)
+    app.add_middleware(RequestContextMiddleware, traffic=traffic, hidden=settings.hidden)
     app.add_middleware(AnswerHeadersMiddleware)
     app.add_middleware(ConnectionCloseMiddleware, traffic=traffic)
     return app

@@ -2,22 +2,31 @@
 
 import contextlib
 import math
+import resource
 import signal
 import socket
 import sys
 from types import FrameType
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
+from app import uvicorn_protocol
+from app.connections import MOST_FIELDS, MOST_HEAD_BYTES, MOST_LINE_BYTES
 from app.lifespan import listen
 from app.main import create_app
 from app.observability import logs
 from app.settings import Settings
 from app.traffic import Drain
+
+logger = structlog.get_logger(__name__)
+
+_OTHER_FILES = 1_000
+"""Open files that are no client's connections: the admin port's, those to the database, spools of uploads."""
 
 _CLOSING_SECONDS = 9
 """For what comes after the last request of a stop: the admin port, connections to the database, the last spans. Whoever
@@ -44,8 +53,19 @@ def claim_ports(settings: Settings) -> socket.socket:
     """
     listen(settings.admin_host, settings.admin_port, "ADMIN_PORT").close()
     listener = listen(settings.host, settings.port, "PORT")
+    _allow_files(settings.max_connections + _OTHER_FILES)
     _limit_dead_clients(listener, settings.client_timeout_seconds)
     return listener
+
+
+def _allow_files(needed: int) -> None:
+    """Let the process have so many open files: without a file left for them, probes would fail, too."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if most < needed:
+        logger.warning("MAX_CONNECTIONS is more than this process may have open", may_open=hard, needs=needed)
 
 
 def _limit_dead_clients(listener: socket.socket, seconds: int) -> None:
@@ -65,8 +85,9 @@ def serve_with_uvicorn(settings: Settings, listener: socket.socket) -> None:
     # uvicorn repeats the signal when it has ended its work in order: that is no failure.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     app = create_app(settings, with_admin_port=True)
-    config = uvicorn.Config(
+    config = uvicorn_protocol.Config(
         app,
+        settings,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -124,6 +145,9 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no
         self.cfg.set("bind", f"fd://{self._listener}")
         self.cfg.set("worker_class", "app.gunicorn_worker.Worker")
         self.cfg.set("workers", 1)
+        self.cfg.set("limit_request_line", MOST_LINE_BYTES)
+        self.cfg.set("limit_request_fields", MOST_FIELDS)
+        self.cfg.set("limit_request_field_size", MOST_HEAD_BYTES)
         self.cfg.set("keepalive", self.settings.keep_alive_seconds)
         # When the master kills a worker that does not end.
         stop_seconds = self.settings.drain_seconds + self.settings.graceful_timeout_seconds + _CLOSING_SECONDS

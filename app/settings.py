@@ -58,11 +58,16 @@ class Settings(BaseSettings):
         2000,
         description="Long polls and streams of changes beyond which more are refused with a 503 and `Retry-After`",
     )
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] = Field(
+        4_000, description="Open connections beyond which more are refused with a 503 and `Retry-After`"
+    )
     keep_alive_seconds: Annotated[int, Field(ge=1, le=3_600)] = Field(
         75, description="How long an idle connection is kept; longer than the load balancer in front keeps it"
     )
     body_timeout_seconds: Annotated[float, Field(gt=0, le=25)] = Field(
-        20.0, description="How long a request body may take to arrive; for the file of an import, each part of it"
+        20.0,
+        description="How long a request's head, and then its body, may take to arrive; for the file of an import, each "
+        "part of it",
     )
     client_timeout_seconds: Annotated[int, Field(ge=1, le=3_600)] = Field(
         60, description="How long a client may take nothing of its answer, or be out of reach, before it is cut off"
@@ -188,6 +193,12 @@ class Settings(BaseSettings):
         if self.port == self.admin_port:
             raise PydanticCustomError("same-port", "ADMIN_PORT: must not be the same as PORT")
         return self
+
+    @property
+    def hidden(self) -> list[str]:
+        """What no log line and no span may show."""
+        secrets = (self.secret_key, self.secret_key_previous, self.admin_key)
+        return [secret.get_secret_value() for secret in secrets if secret]
 
     @property
     def sqlalchemy_url(self) -> URL:

@@ -1,5 +1,6 @@
 """The requests that this process serves, and how it comes to take no more."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -30,10 +31,13 @@ class Traffic:
     waiters_limit: int
     """Requests that wait for changes beyond which more are refused."""
 
+    connections_limit: int = sys.maxsize
+    """Connections beyond which more are refused."""
+
     in_flight: int = 0
     """Without those that wait for changes."""
     shed: int = 0
-    """Requests refused so far, for either limit."""
+    """Requests refused so far, for any of the limits."""
     waiting: dict[Waiter, int] = field(default_factory=lambda: dict.fromkeys(Waiter, 0))
 
     _draining: bool = False

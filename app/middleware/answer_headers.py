@@ -8,6 +8,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 _ALWAYS = [(b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"no-referrer")]
 _POLICY = (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'")
 
+SECURITY_HEADERS = [*_ALWAYS, _POLICY]
+"""For answers that do not come from the application."""
+
 
 class AnswerHeadersMiddleware:
     """Adds security headers, and makes redirects relative.

@@ -4,6 +4,7 @@ import asyncio
 import re
 import time
 import uuid
+from collections.abc import Sequence
 
 import structlog
 from opentelemetry import trace
@@ -26,8 +27,13 @@ _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 class RequestContextMiddleware:
     """Gives each request an id (the caller's, if it is a plain word) that its answer and all its log lines carry."""
 
-    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
+    def __init__(self, app: ASGIApp, traffic: Traffic, hidden: Sequence[str]) -> None:
+        """Make it.
+
+        :param hidden: what no span may show.
+        """
         self._app = app
+        self._hidden = hidden
         self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -39,7 +45,7 @@ class RequestContextMiddleware:
         started = time.perf_counter()
         status: int | None = None
         sent = 0
-        _describe(trace.get_current_span(), scope, request_id)
+        self._describe(trace.get_current_span(), scope, request_id)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status, sent
@@ -74,14 +80,13 @@ class RequestContextMiddleware:
                     milliseconds=round((time.perf_counter() - started) * 1000, 1),
                 )
 
-
-def _describe(span: trace.Span, scope: Scope, request_id: str) -> None:
-    span.set_attribute("pricebook.request_id", request_id)
-    if (path := mask(scope["path"])) != scope["path"]:
-        span.set_attribute("url.path", path)
-    if scope["query_string"]:
-        # As in the log: nobody knows what a caller puts there.
-        span.set_attribute("url.query", "REDACTED")
+    def _describe(self, span: trace.Span, scope: Scope, request_id: str) -> None:
+        span.set_attribute("pricebook.request_id", request_id)
+        if (path := mask(scope["path"], self._hidden)) != scope["path"]:
+            span.set_attribute("url.path", path)
+        if scope["query_string"]:
+            # As in the log: nobody knows what a caller puts there.
+            span.set_attribute("url.query", "REDACTED")
 
 
 def _request_id(scope: Scope) -> str:

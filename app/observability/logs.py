@@ -57,8 +57,7 @@ def _is_no_cancellation(record: logging.LogRecord) -> bool:
 def configure(settings: Settings) -> None:
     """Send structlog's and the standard library's records through one formatter to standard error."""
     handler = logging.StreamHandler()
-    secrets = (settings.secret_key, settings.secret_key_previous, settings.admin_key)
-    handler.setFormatter(formatter(settings.log_format, [secret.get_secret_value() for secret in secrets if secret]))
+    handler.setFormatter(formatter(settings.log_format, settings.hidden))
     handler.addFilter(_is_no_cancellation)
     root = logging.getLogger()
     root.handlers = [handler]
@@ -86,10 +85,7 @@ class _Formatter(structlog.stdlib.ProcessorFormatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""
-        line = mask(super().format(record))
-        for secret in self.hidden:
-            line = line.replace(secret, "***")
-        return line
+        return mask(super().format(record), self.hidden)
 
 
 def formatter(log_format: Literal["json", "console"], hidden: Sequence[str] = ()) -> logging.Formatter:

@@ -49,7 +49,9 @@ class StateCollector:
             "pricebook_requests_limit", "Requests in flight beyond which more are refused.", traffic.limit
         )
         yield CounterMetricFamily(
-            "pricebook_requests_shed", "Requests refused for that limit, or for that of waiters.", traffic.shed
+            "pricebook_requests_shed",
+            "Requests refused for that limit, or those of waiters and connections.",
+            traffic.shed,
         )
 
     def _pools(self) -> Iterator[Metric]:

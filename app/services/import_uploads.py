@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
-from typing import Any, Literal
+from functools import partial
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import structlog
@@ -31,6 +32,7 @@ from app.schemas import import_run as schemas
 from app.schemas.import_run import ImportState, RowStatus
 from app.services import books, import_apply, import_plan, import_staging, imports, ledger
 from app.services.import_reading import Format, Staged
+from app.services.stored_answers import AnsweredBefore
 
 logger = structlog.get_logger(__name__)
 
@@ -81,6 +83,16 @@ class Outcome:
     is_new: bool
 
 
+class Once(Protocol):
+    """Keeps a request that is sent again from being done again. Both raise to undo the transaction."""
+
+    async def look(self, session: WriteSession) -> None:
+        """Go on if the request was not answered before; the file has been read, and nobody else plans it."""
+
+    async def settle(self, session: WriteSession, document: schemas.ImportRun, *, is_new: bool) -> None:
+        """Store the answer, at the end of the last transaction."""
+
+
 async def upload(
     database: Database,
     body: AsyncIterator[bytes],
@@ -90,6 +102,7 @@ async def upload(
     limits: Limits,
     actor: str,
     may_correct: bool,
+    once: Once,
 ) -> Outcome:
     """Read a file, compare it with the ledger, and apply it if its mode says so.
 
@@ -100,6 +113,7 @@ async def upload(
     :raises UnreadableFile: if the file cannot be read as a whole, or is not the one that was sent.
     :raises ImportHasErrors: if it is to be applied whole and rows have errors.
     :raises ImportConflict: if prices moved between plan and apply.
+    :raises AnsweredBefore: if the same request was.
     """
     try:
         sources = import_columns.parse_mapping(file.mapping)
@@ -131,7 +145,7 @@ async def upload(
             staged = await import_staging.stage(database, import_id, body, how)
         _check_digest(staged, digest)
         with IMPORT_SECONDS.labels(ImportStep.COMPARE).time():
-            outcome = await _plan(database, import_id, staged, book.time_zone, limits)
+            outcome = await _plan(database, import_id, staged, book.time_zone, limits, once)
     except FileError as error:
         where = f"line/{error.line}" if error.line else "body"
         problem = UnreadableFile(
@@ -140,6 +154,10 @@ async def upload(
         )
         await _give_up(database, import_id, problem)
         raise problem from None
+    except AnsweredBefore:
+        async with database.writing() as session:
+            await _withdraw(session, import_id)
+        raise
     except ProblemError as error:
         await _give_up(database, import_id, error)
         raise
@@ -147,10 +165,13 @@ async def upload(
         # Housekeeping does it if there is no time.
         await asyncio.shield(_give_up(database, import_id, error))
         raise
-    if file.mode == "preview" or outcome.document.state is not ImportState.PREVIEWED:
+    if not _to_be_applied(file.mode, outcome.document):
         return outcome
     try:
-        applied = await imports.apply(database, outcome.document.id, actor=actor, may_correct=may_correct)
+        settle = partial(once.settle, is_new=outcome.is_new)
+        applied = await imports.apply(
+            database, outcome.document.id, actor=actor, may_correct=may_correct, settle=settle
+        )
         return replace(outcome, document=applied)
     except ImportHasErrors as error:
         await imports.close(database, outcome.document.id, ImportState.FAILED, error.detail)
@@ -162,7 +183,20 @@ def _check_digest(staged: Staged, digest: bytes | None) -> None:
         raise FileError("digest-mismatch", "is not the one that Content-Digest describes; send it again")
 
 
-async def _plan(database: Database, import_id: UUID, staged: Staged, time_zone: str, limits: Limits) -> Outcome:
+def _to_be_applied(mode: str, document: schemas.ImportRun) -> bool:
+    # A file that was sent for a preview may be sent again to be applied, so the import's own mode says nothing.
+    return mode == "apply" and document.state is ImportState.PREVIEWED
+
+
+async def _withdraw(session: WriteSession, import_id: UUID) -> None:
+    """Undo the beginning of an upload that is not needed."""
+    await import_plan.clear(session, import_id)
+    await session.execute(delete(ImportRecord).where(ImportRecord.id == import_id))
+
+
+async def _plan(
+    database: Database, import_id: UUID, staged: Staged, time_zone: str, limits: Limits, once: Once
+) -> Outcome:
     sha256 = staged.digest.hexdigest()
     async with database.importing() as session:
         await import_plan.know_rows(session, staged.rows)
@@ -174,10 +208,12 @@ async def _plan(database: Database, import_id: UUID, staged: Staged, time_zone: 
         record = await imports.locked(session, import_id)
         if record["state"] != ImportState.STAGED:
             raise imports.not_open(record)
-        if same := await _same(session, record, sha256):
-            await import_plan.clear(session, import_id)
-            await session.execute(delete(ImportRecord).where(ImportRecord.id == import_id))
-            return Outcome(imports.document(same), is_new=False)
+        same = await _same(session, record, sha256)
+        # After it, because it waits for one that is just being applied.
+        await once.look(session)
+        if same is not None:
+            await _withdraw(session, import_id)
+            return await _planned(session, once, record["mode"], Outcome(imports.document(same), is_new=False))
         if record["time_zone"] != time_zone:
             raise ImportConflict(
                 f"Book {record['book']} got another time zone while the file was read, and its dates would begin at "
@@ -218,12 +254,21 @@ async def _plan(database: Database, import_id: UUID, staged: Staged, time_zone: 
             "file_bytes": staged.bytes,
         }
         await session.execute(update(ImportRecord).where(ImportRecord.id == import_id).values(values))
+        outcome = await _planned(
+            session, once, record["mode"], Outcome(imports.document(record, **values), is_new=True)
+        )
     async with database.importing() as session:
         await import_plan.know_rows(session, staged.rows, "import_rows")
     IMPORTS.labels(ImportResult.PREVIEWED).inc()
     for status in RowStatus:
         IMPORT_ROWS.labels(status).inc(counts[status])
-    return Outcome(imports.document(record, **values), is_new=True)
+    return outcome
+
+
+async def _planned(session: WriteSession, once: Once, mode: str, outcome: Outcome) -> Outcome:
+    if not _to_be_applied(mode, outcome.document):
+        await once.settle(session, outcome.document, is_new=outcome.is_new)
+    return outcome
 
 
 async def _now(session: WriteSession, head: ledger.Stamp) -> datetime:

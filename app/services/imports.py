@@ -1,5 +1,6 @@
 """Imports: price lists that were compared with the ledger are applied at one instant or not at all."""
 
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -36,9 +37,15 @@ _NAMELESS = select(
 """Whether a row with errors may be about an item that the plan takes for missing."""
 
 
-async def apply(database: Database, import_id: UUID, *, actor: str, may_correct: bool) -> schemas.ImportRun:
+type Settle = Callable[[WriteSession, schemas.ImportRun], Awaitable[None]]
+
+
+async def apply(
+    database: Database, import_id: UUID, *, actor: str, may_correct: bool, settle: Settle | None = None
+) -> schemas.ImportRun:
     """Apply a preview: all of it at one instant, or nothing. One that is applied already is answered as it is.
 
+    :param settle: does what belongs to the same transaction, at its end.
     :raises UnknownImport: if there is none.
     :raises ImportNotOpen: if it cannot be applied any more.
     :raises ImportHasErrors: if it is to be applied whole and rows have errors.
@@ -49,6 +56,8 @@ async def apply(database: Database, import_id: UUID, *, actor: str, may_correct:
         async with database.importing() as session:
             record = await locked(session, import_id)
             if record["state"] == ImportState.APPLIED:
+                if settle is not None:
+                    await settle(session, document(record))
                 return document(record)
             if record["state"] != ImportState.PREVIEWED:
                 raise not_open(record)
@@ -74,6 +83,8 @@ async def apply(database: Database, import_id: UUID, *, actor: str, may_correct:
                 "expires_at": None,
             }
             await session.execute(update(ImportRecord).where(ImportRecord.id == import_id).values(values))
+            if settle is not None:
+                await settle(session, document(record, **values))
     except ImportConflict as error:
         await close(database, import_id, ImportState.CONFLICT, error.detail)
         raise

@@ -34,9 +34,17 @@ class Answer(NamedTuple):
     body: bytes
 
 
-async def claim(session: WriteSession, question: Question) -> Answer | None:
-    """Begin to work on a request, unless it was answered before. Others with its key are turned away until the commit.
+class AnsweredBefore(Exception):
+    """No error, but there is nothing left to do; whatever the transaction did is to be undone."""
 
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+
+
+async def claim(session: WriteSession, question: Question) -> None:
+    """Begin to work on a request. Others with its key are turned away until the commit.
+
+    :raises AnsweredBefore: if it was.
     :raises RequestInProgress: if another request with the key is being worked on.
     :raises IdempotencyKeyReused: if the key was used for another request.
     """
@@ -48,7 +56,28 @@ async def claim(session: WriteSession, question: Question) -> Answer | None:
             [FieldError("header/Idempotency-Key", "in-progress", "belongs to a request that is not finished")],
             retry_after_seconds=1,
         )
-    return await find(session, question)
+    await look(session, question)
+
+
+async def look(session: WriteSession, question: Question) -> None:
+    """Go on with a request that was not answered before.
+
+    :raises AnsweredBefore: if it was.
+    :raises IdempotencyKeyReused: if the key was used for another request.
+    """
+    if (known := await find(session, question)) is not None:
+        raise AnsweredBefore(known)
+
+
+async def settle(session: WriteSession, question: Question, answer: Answer) -> None:
+    """Store an answer with what it tells of, in whose transaction this is the last thing to do.
+
+    :raises AnsweredBefore: if another request, which claimed nothing, was quicker.
+    :raises IdempotencyKeyReused: if the key was used for another request.
+    """
+    if not await keep(session, question, answer):
+        await look(session, question)
+        raise RequestInProgress("Another request has this Idempotency-Key.", retry_after_seconds=1)
 
 
 async def find(session: ReadSession | WriteSession, question: Question) -> Answer | None:

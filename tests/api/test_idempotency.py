@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from starlette.types import Message
 
 from app.database import WriteSession
-from app.services import stored_answers
+from app.services import import_uploads, stored_answers
 from app.settings import Settings
 from tests.support.access import ADMIN_KEY, bearer, guarded, make_key
 
@@ -134,6 +134,84 @@ async def test_another_file_with_the_key_is_refused(client: httpx2.AsyncClient, 
     refused = await client.post("/v1/imports", content=b"sku,amount\nP,2\n", headers=headers)
     assert refused.json()["type"] == "/problems/idempotency-key-reused"
     assert await owner.fetchval("SELECT count(*) FROM imports") == 1
+
+
+APPLY: dict[str, Any] = {"params": {"mode": "apply"}, "content": b"sku,name,amount\nP,P,1\nQ,Q,2\n"}
+
+
+async def test_a_list_that_comes_ten_times_at_once_is_applied_once(
+    client: httpx2.AsyncClient, other: httpx2.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    headers = named(**{"Content-Type": "text/csv"})
+    for _ in range(3):
+        answers = await asyncio.gather(
+            *((client, other)[number % 2].post("/v1/imports", **APPLY, headers=headers) for number in range(10))
+        )
+        # 200, if another one applied what the first had only planned so far.
+        assert {answer.status_code for answer in answers} in ({200}, {201})
+        assert len({answer.content for answer in answers}) == 1
+        rows = await owner.fetch("SELECT state, last_seq - first_seq FROM imports")
+        assert [tuple(row) for row in rows] == [("applied", 3)]
+    assert await owner.fetchval("SELECT count(*) FROM price_rows") == 2
+    assert await owner.fetchval("SELECT count(*) FROM import_staging") == 0
+
+
+@pytest.mark.parametrize("mode", ["preview", "apply"])
+async def test_an_upload_whose_answer_is_lost_is_answered_when_it_comes_again(
+    client: httpx2.AsyncClient, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """Whatever ends a request after its last commit. What somebody else recorded meanwhile stays."""
+    upload = import_uploads.upload
+
+    async def fail(*arguments: Any, **options: Any) -> None:
+        await upload(*arguments, **options)
+        raise RuntimeError("of no use any more")
+
+    monkeypatch.setattr(import_uploads, "upload", fail)
+    headers = named(**{"Content-Type": "text/csv"})
+    assert (await client.post("/v1/imports", **APPLY | {"params": {"mode": mode}}, headers=headers)).status_code == 500
+    monkeypatch.undo()
+    await client.post("/v1/items", json={"name": "Q", "sku": "Q"})
+    await client.post("/v1/items/sku:Q/prices", json={"amount": "3"})
+    seq = await owner.fetchval("SELECT seq FROM ledger")
+    again = await client.post("/v1/imports", **APPLY | {"params": {"mode": mode}}, headers=headers)
+    assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
+    assert again.json()["state"] == {"preview": "previewed", "apply": "applied"}[mode]
+    assert again.headers["Location"] == f"/v1/imports/{again.json()['id']}"
+    assert again.content == (await client.get(again.headers["Location"])).content
+    assert await owner.fetchval("SELECT seq FROM ledger") == seq
+    assert await owner.fetchval("SELECT count(*) FROM imports") == 1
+
+
+async def test_an_upload_whose_answer_cannot_be_stored_is_not_applied(
+    client: httpx2.AsyncClient, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: Any) -> bool:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(stored_answers, "keep", fail)
+    headers = named(**{"Content-Type": "text/csv"})
+    assert (await client.post("/v1/imports", **APPLY, headers=headers)).status_code == 500
+    assert await owner.fetchval("SELECT count(*) FROM price_rows") == 0
+    monkeypatch.undo()
+    assert (await client.post("/v1/imports", **APPLY, headers=headers)).json()["state"] == "applied"
+
+
+async def test_a_list_whose_key_another_request_took_meanwhile_is_not_applied(
+    client: httpx2.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    headers = named()
+    async with owner.transaction():
+        await owner.execute("SELECT FROM ledger FOR UPDATE")
+        upload = asyncio.create_task(
+            client.post("/v1/imports", **APPLY, headers=headers | {"Content-Type": "text/csv"})
+        )
+        while not await owner.fetchval("SELECT count(*) FROM imports WHERE state = 'previewed'"):  # noqa: ASYNC110 - PostgreSQL tells nobody
+            await asyncio.sleep(0.01)
+        assert (await client.post("/v1/quotes", **BODIES["/v1/quotes"], headers=headers)).status_code == 200
+    refused = await upload
+    assert (refused.status_code, refused.json()["type"]) == (422, "/problems/idempotency-key-reused")
+    assert await owner.fetchval("SELECT count(*) FROM price_rows") == 0
 
 
 async def test_what_fails_is_tried_again(client: httpx2.AsyncClient, owner: asyncpg.Connection) -> None:

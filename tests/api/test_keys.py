@@ -15,10 +15,12 @@ import pytest
 
 from app import keyring
 from app.access import Scope
+from app.database import ReadSession
 from app.key_token import KeyToken
 from app.keyring import KeyRing
 from app.observability import logs
 from app.routers.v1 import changes
+from app.services import keys
 from app.settings import Settings
 from tests.support.access import ADMIN_KEY, Guarded, bearer, guarded, make_key
 
@@ -293,3 +295,28 @@ async def test_no_key_is_logged(guard: Guarded) -> None:
     assert f"/v1/keys/pb_{key['id']}_***" in printed.getvalue()
     for word in (secret, secret[::-1], ADMIN_KEY):
         assert word not in printed.getvalue()
+
+
+async def test_a_follower_that_falls_silent_while_it_reads_the_keys_delays_nobody(
+    settings: Settings, guard: Guarded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = (await make_key(guard, "till", ["quotes"]))["key"]
+    ring = KeyRing(guard.app.state.database, settings)
+    live = keys.live
+    speaks = asyncio.Event()
+
+    async def silent(session: ReadSession) -> dict[str, Any]:
+        await speaks.wait()
+        return {}
+
+    monkeypatch.setattr(keys, "live", silent)
+    async with guard.app.state.database.reading() as session:
+        follower = asyncio.create_task(ring.confirm(session, await keys.version(session), time.monotonic()))
+        await asyncio.sleep(0)
+        monkeypatch.setattr(keys, "live", live)
+        async with asyncio.timeout(30):
+            assert (await ring.caller([f"Bearer {key}"])).name == "till"
+        speaks.set()
+        await follower
+    # What it saw is older than what the request did.
+    assert len(ring) == 1

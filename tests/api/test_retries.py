@@ -1,7 +1,7 @@
 """What the database fails is tried again where that is safe, and where it is not, the answer says so."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import asyncpg
@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from app.database import WriteSession
 from app.observability.metrics import RETRIES
-from app.services import ledger
+from app.services import import_apply, ledger
 from app.services.ledger import Block
 
 ITEM = {"name": "Tent", "sku": "TENT", "price": {"amount": "200"}}
@@ -71,9 +71,10 @@ async def test_a_lock_that_took_too_long_is_not_waited_for_again(
 
 
 @contextmanager
-def cut_after_commit(app: FastAPI, times: int) -> Iterator[None]:
+def cut_after_commit(app: FastAPI, times: int, pool: str = "writer") -> Iterator[None]:
     """The connection breaks after the commit has got through and before PostgreSQL's answer to it is there."""
-    dialect = app.state.database.writer.sync_engine.dialect
+    # Every engine has one of its own; uploads are applied by the importer's.
+    dialect = getattr(app.state.database, pool).sync_engine.dialect
     commit = dialect.do_commit
 
     def lost(connection: Any) -> None:
@@ -112,6 +113,23 @@ async def test_with_an_idempotency_key_it_is_found(
     assert again.headers["Idempotency-Replayed"] == "true"
     assert again.json() == answer.json()
     assert await owner.fetchval("SELECT count(*) FROM items") == 1
+
+
+async def test_the_answer_of_an_upload_is_found(
+    app: FastAPI, client: httpx2.AsyncClient, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = import_apply.write
+    with ExitStack() as stack:
+
+        async def write_for_the_last_time(*arguments: Any, **options: Any) -> Any:
+            stack.enter_context(cut_after_commit(app, 1, "importer"))
+            return await write(*arguments, **options)
+
+        monkeypatch.setattr(import_apply, "write", write_for_the_last_time)
+        headers = {"Content-Type": "text/csv", "Idempotency-Key": "once"}
+        answer = await client.post("/v1/imports?mode=apply", content=b"sku,name,amount\nP,P,1\n", headers=headers)
+    assert (answer.status_code, answer.json()["state"]) == (201, "applied")
+    assert await owner.fetchval("SELECT count(*) FROM price_rows") == 1
 
 
 async def test_a_new_key_is_not_lost_with_the_answer_to_its_commit(app: FastAPI, client: httpx2.AsyncClient) -> None:

@@ -91,6 +91,9 @@ def test_a_request_with_its_statements(owner_url: URL, tmp_path: Path, kind: str
         assert httpx2.get(f"{service.api}/v1/books?key=hunter2", headers=headers).status_code == 422
         (refused,) = received.wait_for(roots("GET /v1/books"))
         assert refused.attributes["url.query"] == "REDACTED"
+        assert httpx2.get(f"{service.api}/v1/items/{KEY}", headers=headers).status_code == 404
+        (astray,) = received.wait_for(roots("GET /v1/items/{item}"))
+        assert astray.attributes["url.path"] == "/v1/items/***"
 
         (created,) = received.wait_for(roots("POST /v1/items"))
         assert created.trace_id != TRACE, "nobody sent a traceparent with it"

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import re
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -90,6 +91,21 @@ def test_a_client_that_goes_away_ends_the_work(fresh_url: URL, tmp_path: Path, k
             content = answer.iter_raw()
             next(content)
             assert metric(service, "pricebook_requests_in_flight") == 1
+        wait_for(lambda: metric(service, "pricebook_requests_in_flight") == 0)
+        assert "request failed" not in service.log.read_text()
+
+
+@pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
+def test_a_client_that_reads_nothing_loses_its_place(fresh_url: URL, tmp_path: Path, kind: str) -> None:
+    limits = {"client_timeout_seconds": 2, "max_concurrent_requests": 1}
+    with serving(fresh_url, tmp_path, server=kind, **limits) as service, socket.socket() as idle:
+        idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        idle.connect(("127.0.0.1", service.port))
+        idle.sendall(b"GET /v1/export HTTP/1.1\r\nHost: x\r\n\r\n")
+        # Its answer has begun, and nobody else is served.
+        assert idle.recv(1)
+        assert httpx2.get(f"{service.api}/v1/items").status_code == 503
+        wait_for(lambda: httpx2.get(f"{service.api}/v1/items").status_code == 200)
         wait_for(lambda: metric(service, "pricebook_requests_in_flight") == 0)
         assert "request failed" not in service.log.read_text()
 

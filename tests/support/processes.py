@@ -53,6 +53,13 @@ class Service:
         self.process.send_signal(how)
         return self.process.wait(timeout=20), self.log.read_text()
 
+    def signal_all(self, how: signal.Signals) -> None:
+        """Signal its process, and the one that gunicorn starts."""
+        pid = self.process.pid
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        for one in (pid, *map(int, children)):
+            os.kill(one, how)
+
 
 def start(command: str, directory: Path, **settings: object) -> Service:
     """Start a service, on a port of its own unless one is given, and do not wait for it."""

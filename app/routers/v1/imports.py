@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, 
 from fastapi.responses import StreamingResponse
 from starlette.exceptions import HTTPException
 
+from app import idempotency
 from app.access import Scope
 from app.dependencies import (
     Actor,
@@ -119,6 +120,7 @@ _BODY: dict[str, Any] = {
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
+    response_model=ImportRun,
     summary="Import a price list",
     dependencies=[requires(Scope.IMPORTS), IDEMPOTENT_UPLOAD],
     responses={
@@ -131,7 +133,6 @@ _BODY: dict[str, Any] = {
 )
 async def create_import(
     request: Request,
-    response: Response,
     database: Connections,
     limits: ImportLimits,
     place: RequestPlace,
@@ -164,7 +165,7 @@ async def create_import(
             max_length=50,
         ),
     ] = [],  # noqa: B006 - FastAPI copies it
-) -> ImportRun:
+) -> Response:
     """Send a price list as the body, CSV or NDJSON, of any size that the service takes.
 
     Each row is compared with the price that stands at its beginning. The answer counts what the rows do; `rows` has
@@ -184,14 +185,26 @@ async def create_import(
         decimal=decimal,
         mapping=mapping,
     )
+
+    def answer(document: ImportRun, is_new: bool) -> Response:
+        code = status.HTTP_201_CREATED if is_new else status.HTTP_200_OK
+        response = Response(document.model_dump_json(), code, media_type="application/json")
+        response.headers[LOCATION] = f"{request.url.path}/{document.id}"
+        _answered(response, document)
+        return response
+
     with place.waiting():
         outcome = await import_uploads.upload(
-            database, _body(request), file, digest=digest, limits=limits, actor=actor, may_correct=may_correct
+            database,
+            _body(request),
+            file,
+            digest=digest,
+            limits=limits,
+            actor=actor,
+            may_correct=may_correct,
+            once=idempotency.UploadOnce(request, answer),
         )
-    response.headers[LOCATION] = f"{request.url.path}/{outcome.document.id}"
-    if not outcome.is_new:
-        response.status_code = status.HTTP_200_OK
-    return _answered(response, outcome.document)
+    return answer(outcome.document, outcome.is_new)
 
 
 async def _body(request: Request) -> AsyncIterator[bytes]:

@@ -1,0 +1,105 @@
+"""uvicorn's connections, with limits to their number and to request heads, which uvicorn has not."""
+
+import asyncio
+from typing import Any
+
+import httptools
+import uvicorn
+from fastapi import FastAPI
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from app import connections
+from app.errors import MalformedRequest, ProblemError
+from app.settings import Settings
+
+
+class Config(uvicorn.Config):
+    """Tells the connections what their limits are."""
+
+    def __init__(self, app: FastAPI, settings: Settings, **options: Any) -> None:
+        super().__init__(app, http=Connection, **options)
+        self.traffic = app.state.traffic
+        self.head_seconds = settings.body_timeout_seconds
+
+
+class Connection(HttpToolsProtocol):
+    """One client's."""
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._traffic = config.traffic
+        self._head = connections.Head(self.loop, config.head_seconds, self._refuse)
+        self._in_head = False
+        self._is_beyond_limit = False
+        self._is_refused = False
+        self._fault: ProblemError | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        """Begin."""
+        super().connection_made(transport)
+        self._is_beyond_limit = len(self.connections) > self._traffic.connections_limit
+        # uvicorn waits for the first request without end, and for later ones as long as it keeps connections.
+        seconds = connections.PARTING_SECONDS if self._is_beyond_limit else self.timeout_keep_alive
+        self.timeout_keep_alive_task = self.loop.call_later(seconds, self.timeout_keep_alive_handler)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End."""
+        self._head.ends()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on."""
+        if self._is_refused:
+            return
+        if self._is_beyond_limit:
+            self._unset_keepalive_if_required()
+            self._refuse(connections.turn_away(self._traffic))
+            return
+        super().data_received(data)
+        if self._in_head:
+            self._head.grows(len(data))
+        else:
+            self._head.ends()
+
+    def on_message_begin(self) -> None:
+        """A head begins."""
+        self._in_head = True
+        super().on_message_begin()
+
+    def on_headers_complete(self) -> None:
+        """It is whole. What this raises, the parser passes on as an error of the request."""
+        self._in_head = False
+        if len(self.parser.get_method()) + len(self.url) + len("  HTTP/1.1") > connections.MOST_LINE_BYTES:
+            self._fault = connections.line_too_long()
+        elif connections.exceeds(self.headers):
+            self._fault = connections.head_too_large()
+        if self._fault is not None:
+            raise httptools.HttpParserError
+        super().on_headers_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what cannot be read."""
+        self._refuse(self._fault or MalformedRequest("This is not HTTP/1.1, or breaks its rules."))
+
+    def _refuse(self, error: ProblemError) -> None:
+        self._head.ends()
+        if self._is_refused or self.transport.is_closing():
+            return
+        self._is_refused = True
+        cycle: RequestResponseCycle | None = self.cycle
+        begins = self._in_head or self._fault is not None
+        # It must not end up within another answer, or before that to the request before.
+        if cycle is None or cycle.response_complete or not (begins or cycle.response_started):
+            self.transport.write(connections.answer(error))
+            self.transport.write_eof()
+            self.loop.call_later(connections.PARTING_SECONDS, self.transport.close)
+        else:
+            self.transport.close()
