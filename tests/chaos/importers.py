@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import httpx2
 
-from tests.kills.fleet import Fleet, Server
-from tests.kills.record import Applied, Caller, Record, pause, slug
+from tests.chaos.caller import Caller, pause, slug
+from tests.chaos.fleet import Fleet, Server
+from tests.chaos.record import Applied, Record
 
 _SKUS = 3_000
 _FAT = 1_200
@@ -36,7 +37,7 @@ class Importer:
         self._name = name
         self._fleet = fleet
         self._record = record
-        self._caller = Caller(record)
+        self._caller = Caller(fleet, record)
         self._dice = random.Random(seed)
         self._most_rows = most_rows
         self._files = 0
