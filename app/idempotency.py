@@ -16,7 +16,7 @@ from starlette.types import Message, Receive
 
 from app.access import Caller
 from app.database import Database, WriteSession
-from app.errors import IdempotencyKeyReused, InvalidRequest, MalformedRequest, RequestInProgress
+from app.errors import IdempotencyKeyReused, InvalidRequest, RequestInProgress
 from app.observability.metrics import REPLAYS
 from app.services import stored_answers
 from app.services.stored_answers import Answer, Question
