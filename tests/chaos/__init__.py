@@ -1,1 +1,1 @@
-"""kill -9 of servers, of PostgreSQL and of consumers, under load: what was confirmed is there, once, and no half."""
+"""Faults of servers, PostgreSQL, connections and callers, under load: what was confirmed is there, once, and no half."""

@@ -11,7 +11,7 @@ import asyncpg
 from tests.chaos.faults import Fault, Scene
 from tests.chaos.fleet import GUNICORN, UVICORN, Server
 
-_MOMENT_SECONDS = 30
+_MOMENT_SECONDS = 60
 
 _COMPARING = ["%INSERT INTO import_rows%"]
 _APPLYING = [

@@ -7,6 +7,9 @@ from typing import Any
 from tests.chaos.fleet import Fleet
 from tests.chaos.record import Record
 
+_KILLED = ("Worker (pid:", "Shutting down: Master", "Reason: The process that serves the requests ended")
+"""What gunicorn says of a worker that was killed. That no other one ended is looked at after each round."""
+
 _CUT_OFF = {"DatabaseUnavailable", "Busy"}
 """Whatever ends an answer after its head can only cut the connection, and is logged as what it was."""
 
@@ -24,6 +27,8 @@ def compare(fleet: Fleet, record: Record) -> None:
             if entry["level"] == "warning":
                 record.counts[f"warnings: {entry['event']}"] += 1
             elif entry["level"] in ("error", "critical"):
+                if entry["event"].startswith(_KILLED):
+                    continue
                 if _CUT_OFF & {raised["exc_type"] for raised in _raised(entry)}:
                     record.counts[f"answers cut off in their middle: {entry['event']}"] += 1
                 else:

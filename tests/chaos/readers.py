@@ -33,7 +33,7 @@ class Reader:
             while not self.stopping:
                 if items := self._dice.choice(self._writers).items:
                     await self._read(items)
-                await pause(self._dice.uniform(0, 0.05))
+                await pause(self._dice.uniform(0, 0.2))
         finally:
             await self._caller.close()
 

@@ -55,9 +55,12 @@ def _counts(campaign: Campaign) -> list[tuple[str, str]]:
         (f"consumer, {consumer.name}: changes in {consumer.connections:,} connections", f"{consumer.seq:,}")
         for consumer in (campaign.load.consumers if campaign.load else [])
     ]
-    for server, mib in campaign.resources.seen.items():
+    for server, seen in campaign.resources.seen.items():
         warm = campaign.resources.warm[server]
-        rows.append((f"MiB of {server}: warm / at most / at the end", f"{warm:.0f} / {max(mib):.0f} / {mib[-1]:.0f}"))
+        most = (max(held.mib for held in seen), max(held.files for held in seen))
+        mib, files = zip(warm, most, seen[-1], strict=True)
+        rows.append((f"MiB of {server}: warm, at most, at the end", ", ".join(f"{number:.0f}" for number in mib)))
+        rows.append((f"open files of {server}: the same", ", ".join(map(str, files))))
     rows.append(("**violations**", f"{len(record.violations):,}"))
     return rows
 
