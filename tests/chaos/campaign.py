@@ -64,7 +64,7 @@ class Campaign:
         finally:
             if self.load is not None:
                 await self.load.stop()
-            self._fleet.stop()
+            await self._fleet.stop()
             self._postgres.proxy.stop()
             self._postgres.stop()
 

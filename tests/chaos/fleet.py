@@ -118,12 +118,12 @@ class Server:
         await asyncio.to_thread(self._process.wait, 30)
         self._process, self._workers = None, []
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Stop it in order."""
         self.front.stop()
         if self._process is not None and self._process.poll() is None:
             self._process.terminate()
-            self._process.wait(timeout=60)
+            await asyncio.to_thread(self._process.wait, 60)
 
 
 class Fleet:
@@ -162,7 +162,6 @@ class Fleet:
         """Wait until all say that they are ready."""
         await asyncio.gather(*(server.ready() for server in self.servers))
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """Stop all."""
-        for server in self.servers:
-            server.stop()
+        await asyncio.gather(*(server.stop() for server in self.servers))

@@ -23,7 +23,7 @@ def directory() -> Iterator[Path]:
 
 
 def test_nothing_is_lost_or_done_by_half(directory: Path, record_property: Callable[[str, object], None]) -> None:
-    run = Campaign(directory, SEED, most_rows=600, warm_seconds=3, calm_seconds=1)
+    run = Campaign(directory, SEED, most_rows=600, warm_seconds=1, calm_seconds=0.5)
     order = [
         kills.SERVER_IN_APPLY,
         replace(faults.DATABASE_CUT, seconds=(0.1, 0.5)),
