@@ -23,9 +23,9 @@ def main() -> int:
     options = parser.parse_args()
     print(f"Seed {options.seed}, {options.rounds} rounds", flush=True)
     started = time.monotonic()
-    # However it is told to stop, what it started stops with it.
-    for sign in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(sign, signal.default_int_handler)
+    # However it is told to stop, what it started stops with it: by SIGINT asyncio cancels what runs.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     directory = Path(tempfile.mkdtemp(prefix="pricebook-chaos-"))
     run = campaign.Campaign(directory, options.seed)
     asyncio.run(run.run(campaign.chosen(options.rounds, run.dice)))
