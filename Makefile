@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz kills test-cluster proofs demo lint format bench bench-import image cluster-up cluster-down deploy forward clean
+.PHONY: help run test fuzz chaos test-cluster proofs demo lint format bench bench-import image cluster-up cluster-down deploy forward clean
 
 UV := ./scripts/uv
 export UV_NO_PROGRESS ?= 1
@@ -21,9 +21,9 @@ demo: ## Load the sample price list into the running service and ask it three qu
 test: lint ## Lint, types, import rules, migrations, unit and API tests (TEST_DATABASE_URL replaces the embedded PostgreSQL)
 	@$(UV) run --no-sync pytest
 
-kills: ## SIGKILL servers and a PostgreSQL at random moments under load, and audit what is left (ROUNDS=60, SEED)
+chaos: ## Kill, pause, fill and cut servers and a PostgreSQL under load, audit what is left, and write it to docs/crash-safety.md (ROUNDS=100, SEED)
 	@$(UV) sync --locked --quiet
-	@$(UV) run --no-sync python -m tests.kills --rounds $${ROUNDS:-60} $${SEED:+--seed $$SEED}
+	@$(UV) run --no-sync python -m tests.chaos --page docs/crash-safety.md --rounds $${ROUNDS:-100} $${SEED:+--seed $$SEED}
 
 fuzz: ## Give each parser EXAMPLES inputs (default 20000), made up by hypothesis
 	@$(UV) sync --locked --quiet

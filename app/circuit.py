@@ -108,6 +108,7 @@ class Circuit:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Look out for silence during the block."""
+        asyncio.get_running_loop().set_exception_handler(_pass_over_ended)
         task = asyncio.create_task(self._watch(), name="circuit")
         try:
             yield
@@ -195,3 +196,12 @@ def _away(error: BaseException) -> bool:
     return isinstance(error, OSError) or (
         isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(("08", "57P"))
     )
+
+
+def _pass_over_ended(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what the event loop has to say, unless it is that nobody heard of the end of a connection.
+
+    asyncpg tells it to whoever waits for an answer, and with some of its calls, ended by the same, nobody does.
+    """
+    if not isinstance(context.get("exception"), asyncpg.ConnectionDoesNotExistError):
+        loop.default_exception_handler(context)

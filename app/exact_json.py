@@ -17,9 +17,10 @@ from fastapi.dependencies.utils import get_flat_params
 from fastapi.params import Query, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
+from starlette.requests import ClientDisconnect
 
 from app.access import Caller, Scope
-from app.errors import FieldError, InvalidRequest, NotAcceptable, UnsupportedMediaType
+from app.errors import FieldError, InvalidRequest, MalformedRequest, NotAcceptable, UnsupportedMediaType
 from app.idempotency import HEADER, IDEMPOTENT, IDEMPOTENT_UPLOAD, Idempotency
 from app.keyring import KeyRing
 from app.retries import retrying
@@ -161,17 +162,23 @@ class ExactJsonRoute(APIRoute):
             _check_query(request, known)
             if self.body_field is not None:
                 _check_content_type(request)
-            exact = _ExactRequest(request.scope, request.receive)
+            try:
+                return await answer(_ExactRequest(request.scope, request.receive))
+            except ClientDisconnect:
+                # For the log and the metrics: it is no defect of the service.
+                raise MalformedRequest("The connection ended before the body did.") from None
+
+        async def answer(request: Request) -> Response:
             idempotency: Idempotency = request.app.state.idempotency
             if IDEMPOTENT_UPLOAD in self.dependencies:
                 # Its body is read once.
                 return await idempotency.answer_upload(
-                    exact, handle, lambda receive: _ExactRequest(request.scope, receive)
+                    request, handle, lambda receive: _ExactRequest(request.scope, receive)
                 )
             if IDEMPOTENT in self.dependencies:
                 named = HEADER in request.headers
-                return await retrying(exact, partial(idempotency.answer, handle=handle), named=named)
-            return await retrying(exact, handle, named=False) if self.retries else await handle(exact)
+                return await retrying(request, partial(idempotency.answer, handle=handle), named=named)
+            return await retrying(request, handle, named=False) if self.retries else await handle(request)
 
         return handle_exactly
 

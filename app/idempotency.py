@@ -13,12 +13,11 @@ from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
-from starlette.requests import ClientDisconnect
 from starlette.types import Message, Receive
 
 from app.access import Caller
 from app.database import Database, WriteSession
-from app.errors import IdempotencyKeyReused, InvalidRequest, MalformedRequest, ProblemError, RequestInProgress
+from app.errors import IdempotencyKeyReused, InvalidRequest, ProblemError, RequestInProgress
 from app.observability.metrics import REPLAYS
 from app.schemas.import_run import ImportRun
 from app.services import stored_answers
@@ -80,12 +79,7 @@ class Idempotency:
 
         :raises InvalidRequest: if the header cannot be read; and what :func:`stored_answers.claim` raises.
         """
-        try:
-            body = await request.body()
-        except ClientDisconnect:
-            # For the log and the metrics: it is no defect of the service.
-            raise MalformedRequest("The connection ended before the body did.") from None
-        question = self._question(request, hashlib.sha256(body).digest())
+        question = self._question(request, hashlib.sha256(await request.body()).digest())
         if question is None:
             return await handle(request)
         request.scope[_QUESTION] = question

@@ -4,6 +4,7 @@ Every other time limit is an hour here, so what ends before that was ended by th
 """
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -105,3 +106,15 @@ async def test_a_statement_that_takes_long_is_no_silence(
             await asyncio.sleep(PATIENT["database_silence_seconds"] * 5)
         assert (await writing).status_code == 201
     assert "database away" not in caplog.text
+
+
+async def test_futures_that_nobody_waits_for_are_no_error_if_they_tell_the_end_of_a_connection(
+    client: httpx2.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    for error in (asyncpg.ConnectionDoesNotExistError("ended"), RuntimeError("a defect")):
+        # As asyncpg leaves one behind when the connection of a COPY ends.
+        asyncio.get_running_loop().create_future().set_exception(error)
+        gc.collect()
+    assert [record.exc_info[0] for record in caplog.records if record.name == "asyncio" and record.exc_info] == [
+        RuntimeError
+    ]

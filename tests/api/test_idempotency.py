@@ -275,10 +275,16 @@ async def test_a_key_that_another_request_took_meanwhile_undoes_the_write(
 
 
 @pytest.mark.parametrize("key", [[], [(b"idempotency-key", b"cut")]])
+@pytest.mark.parametrize(("path", "media_type"), [("/v1/items", b"application/json"), ("/v1/imports", b"text/csv")])
 async def test_a_body_that_is_cut_off_is_no_defect(
-    app: FastAPI, client: httpx2.AsyncClient, owner: asyncpg.Connection, key: list[tuple[bytes, bytes]]
+    app: FastAPI,
+    client: httpx2.AsyncClient,
+    owner: asyncpg.Connection,
+    key: list[tuple[bytes, bytes]],
+    path: str,
+    media_type: bytes,
 ) -> None:
-    messages: list[Message] = [{"type": "http.request", "body": b'{"na', "more_body": True}]
+    messages: list[Message] = [{"type": "http.request", "body": b"sku,amou", "more_body": True}]
     statuses = []
 
     async def receive() -> Message:
@@ -288,10 +294,11 @@ async def test_a_body_that_is_cut_off_is_no_defect(
         if message["type"] == "http.response.start":
             statuses.append(message["status"])
 
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"100"), *key]
+    headers = [(b"content-type", media_type), (b"content-length", b"100"), *key]
     scope = {"type": "http", "http_version": "1.1", "method": "POST", "scheme": "http", "query_string": b""}
-    await app(scope | {"path": "/v1/items", "headers": headers, "client": ("127.0.0.1", 1)}, receive, send)
+    await app(scope | {"path": path, "headers": headers, "client": ("127.0.0.1", 1)}, receive, send)
     assert statuses == [400]
+    assert await owner.fetchval("SELECT count(*) FROM imports WHERE state <> 'failed'") == 0
     assert await owner.fetchval("SELECT count(*) FROM stored_answers") == 0
 
 

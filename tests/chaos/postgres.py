@@ -1,4 +1,4 @@
-"""A PostgreSQL that may be killed: on a data directory of its own, with fsync, as a child of this process."""
+"""A PostgreSQL server of the campaign's own, with fsync, whose first process and children can be killed and paused."""
 
 import asyncio
 import os
@@ -6,20 +6,26 @@ import shlex
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import asyncpg
 from sqlalchemy.engine import URL, make_url
 
 from app.embedded import embedded_postgres
+from tests.chaos.proxy import Proxy, Streams
 from tests.support import postgres
 
+HOG = "hog"
+"""A role that takes connections away from others. It has no right to the last ones, which are for superusers."""
+
+_MOST_CONNECTIONS = 40
 _START_SECONDS = 60
 _DATABASE = "pricebook"
 
 
 class Postgres:
-    """The server and one database in it, which each of ``roles`` may serve."""
+    """The server and one database in it, which each of ``roles`` may serve, by way of ``proxy``."""
 
     def __init__(self, directory: Path, roles: list[str]) -> None:
         self._data = directory / "postgres"
@@ -30,18 +36,24 @@ class Postgres:
             postgres.execute(
                 self.url,
                 *(f"CREATE ROLE {role} LOGIN IN ROLE {postgres.SERVING_ROLE}" for role in roles),
+                f"CREATE ROLE {HOG} LOGIN",
                 f"CREATE DATABASE {_DATABASE}",
             )
         self.url = self.url.set(database=_DATABASE)
+        self.proxy = Proxy(self._open)
+        # As pg_ctl started it, but for the number of connections.
+        options = shlex.split((self._data / "postmaster.opts").read_text())
+        self._command = [*options, "-c", f"max_connections={_MOST_CONNECTIONS}"]
         self._process: subprocess.Popen[bytes] | None = None
 
     def as_role(self, role: str) -> URL:
-        """The database for a role that serves."""
-        return self.url.set(username=role, password=None)
+        """The database for a role that serves, through the proxy."""
+        return make_url(f"postgresql://{role}@127.0.0.1:{self.proxy.port}/{_DATABASE}")
 
-    async def connect(self) -> asyncpg.Connection:
-        """A connection as superuser."""
-        return await asyncpg.connect(postgres.text(self.url), timeout=10)
+    async def connect(self, role: str | None = None) -> asyncpg.Connection:
+        """A connection that does not go through the proxy, as superuser unless a role is named."""
+        url = self.url.set(username=role) if role else self.url
+        return await asyncpg.connect(postgres.text(url), timeout=10)
 
     async def start(self) -> None:
         """Start, and wait until it takes connections; after a kill, when it has recovered."""
@@ -54,13 +66,17 @@ class Postgres:
             await asyncio.sleep(0.05)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        # As pg_ctl starts it again: with the options of its last start, as the owner of its data.
-        command = shlex.split((self._data / "postmaster.opts").read_text())
         owner = self._data.stat()
         other = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
         with self._log.open("ab") as log:
             return subprocess.Popen(  # type: ignore[call-overload,no-any-return]  # the options of another user
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", start_new_session=True, **other
+                self._command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                start_new_session=True,
+                **other,
             )
 
     async def _takes_connections(self) -> bool:
@@ -72,22 +88,38 @@ class Postgres:
             return False
         return True
 
+    async def _open(self) -> Streams:
+        return await asyncio.open_unix_connection(f"{self.url.query['host']}/.s.PGSQL.{self.url.port or 5432}")
+
     def kill(self) -> None:
         """SIGKILL the postmaster. Its children notice and end by themselves."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
 
-    def kill_backend(self, pid: int) -> bool:
+    def kill_backend(self, pid: int) -> None:
         """SIGKILL a process that serves a connection: PostgreSQL then ends all the others and recovers."""
-        try:
+        with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            return False
-        return True
+
+    def signal_all(self, how: signal.Signals) -> None:
+        """Signal the postmaster, so that it starts no more, and then all of its children."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children").read_text()
+        for pid in map(int, children.split()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, how)
+
+    async def shut_down(self, how: signal.Signals) -> None:
+        """SIGINT: fast, with a checkpoint; SIGQUIT: immediate, and the next start has to recover."""
+        assert self._process is not None
+        self._process.send_signal(how)
+        await asyncio.to_thread(self._process.wait, 60)
 
     def stop(self) -> None:
         """Stop in order."""
         if self._process is not None and self._process.poll() is None:
+            self.signal_all(signal.SIGCONT)
             self._process.send_signal(signal.SIGINT)
             self._process.wait(timeout=60)

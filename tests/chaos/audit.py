@@ -5,7 +5,7 @@ from typing import Any
 
 import asyncpg
 
-from tests.kills.record import Record
+from tests.chaos.record import Record
 
 _HEAD = """
     SELECT l.seq, (SELECT max(seq) FROM changes) AS newest, (SELECT count(*) FROM changes) AS changes,
@@ -122,7 +122,7 @@ async def _single_writes(connection: asyncpg.Connection, record: Record) -> None
             found[token].append((row["type"], row["seq"]))
     for attempt in record.attempts:
         changes = sorted(found[attempt.token], key=lambda change: change[1])
-        record.counts["writes confirmed" if attempt.seq else "writes left open"] += 1
+        record.counts["writes confirmed" if attempt.seq is not None else "writes left open"] += 1
         expected = _expected(attempt.kind, changes[-1][1]) if changes else []
         if changes != expected:
             record.violation(f"{attempt}: there are the changes {changes}")
@@ -130,6 +130,10 @@ async def _single_writes(connection: asyncpg.Connection, record: Record) -> None
             record.violation(f"{attempt}, but its last change is {changes}")
         elif attempt.refused and changes:
             record.violation(f"{attempt} was refused, but its changes are there: {changes}")
+        elif attempt.insisted:
+            if attempt.seq is None:
+                record.violation(f"{attempt} was never answered")
+            record.counts["writes with a key, each there exactly once"] += 1
         elif attempt.seq is None and changes:
             record.counts["writes left open that had been committed"] += 1
 

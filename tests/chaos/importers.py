@@ -5,19 +5,23 @@ import csv
 import io
 import json
 import random
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any, Literal
 
 import httpx2
 
-from tests.kills.fleet import Fleet, Server
-from tests.kills.record import Applied, Caller, Record, pause, slug
+from tests.chaos.caller import Caller, pause, slug
+from tests.chaos.fleet import Fleet, Server
+from tests.chaos.record import Applied, Record
 
 _SKUS = 3_000
 _FAT = 1_200
 """Characters of a description that make some thousand rows reach the staging table in several batches."""
 _CHUNK = 65_536
+_GOES_ON_SECONDS = 60
+"""So long at most a server may go on with an upload whose client is gone, which it has in full."""
 
 Phase = Literal["upload", "apply"]
 
@@ -36,10 +40,12 @@ class Importer:
         self._name = name
         self._fleet = fleet
         self._record = record
-        self._caller = Caller(record)
+        self._caller = Caller(fleet, record)
         self._dice = random.Random(seed)
         self._most_rows = most_rows
         self._files = 0
+        self._lost_at = float("-inf")
+        """When an upload that was to be applied was last not answered."""
 
     async def run(self) -> None:
         """Import until cancelled."""
@@ -101,11 +107,19 @@ class Importer:
             if answer is not None and answer.is_success:
                 document: dict[str, Any] = answer.json()
                 return document
-            if answer is not None and answer.status_code < 500:
+            if answer is not None and answer.status_code < 500 and not self._meets_a_lost_one(answer):
                 self._record.violation(f"an import (mode={mode}) is refused: {answer.status_code} {answer.text[:500]}")
                 return None
             self._record.counts["uploads cut off or refused"] += 1
+            if mode == "apply" and (answer is None or answer.status_code == 503):
+                self._lost_at = time.monotonic()
             await pause(0.5)
+
+    def _meets_a_lost_one(self, answer: httpx2.Response) -> bool:
+        """Whether it was refused because an upload of before, which nobody heard of again, was applied meanwhile."""
+        lost = slug(answer) == "import-conflict" and time.monotonic() - self._lost_at < _GOES_ON_SECONDS
+        self._record.counts["imports that met one whose answer was lost"] += lost
+        return lost
 
     async def _upload(
         self, file: tuple[str, bytes], server: Server, *, mode: str, until: int | None = None
@@ -142,6 +156,9 @@ class Importer:
             if answer is not None and answer.status_code != 503:
                 break
             cut = await self._look_after_cut(import_id)
+        if self._meets_a_lost_one(answer):
+            self._record.not_applied.add(import_id)
+            return False
         if answer.status_code != 200:
             self._record.violation(f"an apply{' after a cut' if cut else ''}: {answer.status_code} {answer.text[:500]}")
             return False
@@ -158,7 +175,7 @@ class Importer:
         state = answer.json().get("state")
         if state not in ("applied", "previewed"):
             self._record.violation(f"an import whose apply was cut off: {answer.status_code} {answer.text[:500]}")
-        self._record.counts[f"applies cut off: {'everything' if state == 'applied' else 'nothing'} written"] += 1
+        self._record.counts[f"applies cut off: {'everything' if state == 'applied' else 'nothing yet'} written"] += 1
         return True
 
     async def _ask(self, phase: Phase | None, method: str, path: str) -> httpx2.Response | None:

@@ -7,9 +7,9 @@ from typing import Any
 import asyncpg
 import httpx2
 
-from tests.kills.consumers import Consumer, digest
-from tests.kills.fleet import Fleet
-from tests.kills.record import Record
+from tests.chaos.consumers import Consumer, digest
+from tests.chaos.fleet import Fleet
+from tests.chaos.record import Record
 
 _PAGE = 1000
 _CHANGES = """
@@ -21,7 +21,7 @@ _CHANGES = """
 async def compare(connection: asyncpg.Connection, fleet: Fleet, consumers: Sequence[Consumer], record: Record) -> None:
     """Page by page from the first change to the head, each from another server."""
     after = 0
-    async with httpx2.AsyncClient(timeout=60) as client:
+    async with httpx2.AsyncClient(timeout=60, headers=fleet.headers) as client:
         while rows := await connection.fetch(_CHANGES, after, _PAGE):
             server = fleet.servers[after // _PAGE % len(fleet.servers)]
             answer = await client.get(f"{server.address}/v1/changes", params={"after": after, "limit": _PAGE})

@@ -8,8 +8,8 @@ import signal
 import subprocess
 from pathlib import Path
 
-from tests.kills.fleet import Fleet
-from tests.kills.record import Record
+from tests.chaos.fleet import Fleet
+from tests.chaos.record import Record
 from tests.support.processes import PRICEBOOK, environment
 
 
@@ -29,7 +29,7 @@ class CopyKeeper:
             self._process = subprocess.Popen(
                 [PRICEBOOK, "follow", "copy.sqlite3"],
                 cwd=self._directory,
-                env=environment(pricebook_url=self._fleet.any(self._dice).address),
+                env=environment(pricebook_url=self._fleet.any(self._dice).address, pricebook_key=self._fleet.key),
                 stdout=log,
                 stderr=log,
             )
@@ -61,7 +61,7 @@ class CopyKeeper:
                 "--verify",
                 "--json",
                 cwd=self._directory,
-                env=environment(pricebook_url=server.address),
+                env=environment(pricebook_url=server.address, pricebook_key=self._fleet.key),
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )

@@ -7,8 +7,9 @@ from typing import Any
 
 import httpx2
 
-from tests.kills.fleet import Fleet, Server
-from tests.kills.record import Caller, Record, pause
+from tests.chaos.caller import Caller, pause
+from tests.chaos.fleet import Fleet, Server
+from tests.chaos.record import Record
 
 
 def digest(change: dict[str, Any]) -> bytes:
@@ -27,7 +28,7 @@ class Consumer:
         self.connections = 0
         self._fleet = fleet
         self._record = record
-        self._caller = Caller(record)
+        self._caller = Caller(fleet, record)
         self._dice = random.Random(seed)
 
     @property
@@ -100,7 +101,11 @@ class Listener(Consumer):
     name = "events"
 
     async def _follow(self, server: Server) -> None:
-        headers = {"accept": "text/event-stream"} | ({"last-event-id": str(self.seq)} if self.seq else {})
+        headers = (
+            self._fleet.headers
+            | {"accept": "text/event-stream"}
+            | ({"last-event-id": str(self.seq)} if self.seq else {})
+        )
         try:
             async with (
                 httpx2.AsyncClient(timeout=30) as client,
