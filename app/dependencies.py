@@ -1,6 +1,7 @@
 """What request handlers ask for, as annotated aliases."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
+from functools import partial
 from typing import Annotated
 
 from fastapi import Depends, Header, Path, Query, Request
@@ -35,6 +36,9 @@ async def _read_session(database: Connections) -> AsyncIterator[ReadSession]:
 
 
 async def _write_session(database: Connections, request: Request) -> AsyncIterator[WriteSession]:
+    # By now the body was read, for which the client may have taken its time.
+    keys: KeyRing = request.app.state.keys
+    await keys.still(request.scope[Caller.SCOPE_KEY])
     async with database.writing() as session:
         await idempotency.claim(session, request)
         yield session
@@ -75,6 +79,14 @@ async def _keys(request: Request) -> KeyRing:
 
 
 Keys = Annotated[KeyRing, Depends(_keys)]
+
+
+async def _still_admitted(keys: Keys, caller: RequestCaller) -> Callable[[], Coroutine[None, None, None]]:
+    return partial(keys.still, caller)
+
+
+StillAdmitted = Annotated[Callable[[], Coroutine[None, None, None]], Depends(_still_admitted)]
+"""To be called before a request that took long does something, or is given something: raises if its key is over."""
 
 
 async def _cursors(request: Request) -> Cursors:

@@ -1,7 +1,7 @@
 """Places in the feed: a seq, and the instant that its change was recorded at.
 
 A seq alone names another change once the ledger was set back to a backup and has grown again. The pair does not:
-instants grow with seq, and no two ledgers record the same change at the same microsecond.
+instants grow with seq, and two ledgers that part do not come to the same one by chance.
 """
 
 import re

@@ -149,8 +149,8 @@ class Follower:
         self._notified = False
         while True:
             looked_at = time.monotonic()
-            page, after_at, floor, access_version = await changes.read(session, Question(self.seq, _AT_ONCE))
-            await self._keys.confirm(session, access_version, looked_at)
+            page, after_at, floor, key_version = await changes.read(session, Question(self.seq, _AT_ONCE))
+            await self._keys.confirm(session, key_version, looked_at)
             if after_at != self.window.at:
                 logger.warning("the ledger was replaced", followed_to=self.seq, head=page.head)
                 await self._start_again(session)

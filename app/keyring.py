@@ -32,6 +32,10 @@ RENEW_AFTER_SECONDS = 600.0
 two secret keys the other way round, and would store them back."""
 
 
+_RENEW_PAUSE_SECONDS = 30.0
+"""After one that failed."""
+
+
 class KeyRing:
     """All keys in force. The follower keeps it fresh as it looks for changes; where it does not, requests look."""
 
@@ -46,7 +50,8 @@ class KeyRing:
         self._version: int | None = None
         self._confirmed_at = float("-inf")
         self._look: asyncio.Task[None] | None = None
-        self._renewing: set[str] = set()
+        self._renewing: asyncio.Task[None] | None = None
+        self._renew_again_at = float("-inf")
         self._began = time.monotonic()
 
     def __len__(self) -> int:
@@ -86,11 +91,13 @@ class KeyRing:
         key = self._keys.get(caller.id)
         return key is not None and not _expired(key.caller)
 
-    def still(self, caller: Caller) -> None:
-        """The same, for an answer that was waited for.
+    async def still(self, caller: Caller) -> None:
+        """Check that one who was admitted before still would be: before what its request does, or is given, much later.
 
-        :raises Unauthenticated: if not.
+        :raises Unauthenticated: if not; and as :meth:`caller`.
         """
+        if caller not in (ADMIN, ANONYMOUS):
+            await self._fresh(_TRUSTED_SECONDS)
         if not self.accepts(caller):
             raise _refused(AuthFailure.UNKNOWN)
 
@@ -105,22 +112,31 @@ class KeyRing:
         if _expired(key.caller):
             raise _refused(AuthFailure.EXPIRED)
         if secret is not self.secret and time.monotonic() - self._began > RENEW_AFTER_SECONDS:
-            await self._renew(token)
+            self._renew_soon(token)
         return key.caller
 
+    def _renew_soon(self, token: KeyToken) -> None:
+        """Store the digest of the new secret key, one key after the other; no request waits for that."""
+        if self._renewing is None and time.monotonic() > self._renew_again_at:
+            self._renewing = asyncio.create_task(self._renew(token))
+
     async def _renew(self, token: KeyToken) -> None:
-        """Store the digest of the new secret key. If that fails, the next request of the key comes by here again."""
-        if token.id in self._renewing:
-            return
-        self._renewing.add(token.id)
         try:
             async with self._database.writing() as session:
                 await keys.renew(session, token, self.secret)
+            if (key := self._keys.get(token.id)) is not None:
+                self._keys[token.id] = LiveKey(key.caller, self.secret.digest(token), self.secret.id)
             logger.info("key renewed with the new secret key", key_id=token.id)
-        except Exception as error:  # Whatever it is, the key is good.
+        except Exception as error:  # Whatever it is, the key is good, and comes by here again.
+            self._renew_again_at = time.monotonic() + _RENEW_PAUSE_SECONDS
             logger.warning("key not renewed with the new secret key", key_id=token.id, reason=first_line(error))
         finally:
-            self._renewing.discard(token.id)
+            self._renewing = None
+
+    async def close(self) -> None:
+        """Let a renewal that is under way come to its end."""
+        if self._renewing is not None:
+            await asyncio.wait([self._renewing])
 
     async def confirm(self, session: ReadSession, version: int, looked_at: float) -> None:
         """Somebody saw which state the keys are in: take it over, if it is another one.

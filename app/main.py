@@ -56,6 +56,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(traces.close)
             stack.push_async_callback(database.close)
+            stack.push_async_callback(keys.close)
             if with_admin_port:
                 await stack.enter_async_context(admin_server(app.state.operations, settings))
             logger.info("started", port=settings.port, admin_port=settings.admin_port)

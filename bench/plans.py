@@ -195,7 +195,7 @@ async def _reads(database: Database, size: int) -> dict[str, _Read]:
     document = QuoteRequest(lines=[QuoteLine(item=str(item)) for item in some])
     stated = QuoteRequest(lines=[QuoteLine(unit_price=one, tax_rate=one) for _ in some])
     after_list_prices = Moment(known_seq=number + 2 + size * _LIST_PRICES // _ROWS_PER_ITEM)
-    exported = exports.Asked(1, "default", "EUR", after_list_prices.known_seq or 0, None)
+    exported = exports.Asked(1, "default", "EUR", after_list_prices.known_seq or 0, datetime.now(UTC), None)
     just_now = datetime.now(UTC)
 
     def price(key: ItemKey, moment: Moment) -> _Read:

@@ -53,6 +53,7 @@ _GRANTS = {
     "import_staging": "SELECT, INSERT, DELETE, MAINTAIN",
     "import_rows": "SELECT, INSERT, DELETE, MAINTAIN",
     "api_keys": "SELECT, INSERT, UPDATE",
+    "api_key_state": "SELECT, UPDATE",
     "stored_answers": "SELECT, INSERT, UPDATE, DELETE",
 }
 

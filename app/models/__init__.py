@@ -1,6 +1,6 @@
 """Tables, and named selectables over them. Nothing here runs a statement."""
 
-from app.models.api_key import ApiKey
+from app.models.api_key import ApiKey, ApiKeyState
 from app.models.base import Base
 from app.models.book import DEFAULT_BOOK, Book
 from app.models.change import Change, ChangeType, Ledger
@@ -13,6 +13,7 @@ __all__ = [
     "DEFAULT_BOOK",
     "STAGING",
     "ApiKey",
+    "ApiKeyState",
     "Base",
     "Book",
     "Change",

@@ -38,7 +38,7 @@ class Ledger(Base):
     recorded_at: Mapped[Instant]
     feed_floor: Mapped[int] = mapped_column(BigInteger, server_default="0")
     access_version: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    """Raised by every change to a key of the API. Such changes take no seq."""
+    """Of no use any more: see migration 0006."""
 
 
 class Change(Base):

@@ -7,9 +7,10 @@ from sqlalchemy import BigInteger, DateTime, RowMapping, bindparam, exists, inse
 from sqlalchemy.exc import IntegrityError
 
 from app import http_cache, instants, money
+from app.access import Scope
 from app.database import ReadSession, WriteSession
 from app.database_errors import violated_constraint
-from app.errors import CurrencyFixed, DuplicateBook, FieldError, InvalidRequest, UnknownBook
+from app.errors import CurrencyFixed, DuplicateBook, FieldError, Forbidden, InvalidRequest, UnknownBook
 from app.models import Book, Change, ChangeType, PriceRow
 from app.schemas import book as schemas
 from app.services import ledger
@@ -26,6 +27,9 @@ _TIME_ZONE_AS_KNOWN = (
 _TIME_ZONE_AS_OF_SEQ = _TIME_ZONE_AS_KNOWN.where(Change.seq <= bindparam("known", type_=BigInteger))
 _TIME_ZONE_AS_OF_INSTANT = _TIME_ZONE_AS_KNOWN.where(Change.at <= bindparam("known", type_=DateTime(timezone=True)))
 _SELECT = select(*Book.__table__.c)
+_OF_THE_PAST = {"time_zone", "rounding"}
+"""What answers about the past depend on, too."""
+
 _HAS_PRICES = select(exists().where(PriceRow.book_id == bindparam("book_id")))
 
 
@@ -126,15 +130,17 @@ async def read(session: ReadSession, key: str) -> schemas.Book:
 
 
 async def change(
-    session: WriteSession, key: str, patch: schemas.BookPatch, *, if_match: str | None, actor: str
+    session: WriteSession, key: str, patch: schemas.BookPatch, *, if_match: str | None, actor: str, may_correct: bool
 ) -> Written[schemas.Book]:
     """Apply a merge patch. One that changes nothing writes nothing and takes no seq.
 
+    :param may_correct: whether it may change what was answered in the past.
     :raises UnknownBook: if there is no such book.
     :raises PreconditionRequired: without ``if_match``.
     :raises PreconditionFailed: if the book is at another version.
     :raises CurrencyFixed: if the currency would change and the book has prices.
     :raises InvalidRequest: if the cash increment does not fit the currency.
+    :raises Forbidden: if the book has prices, and they would be rounded otherwise, or have other days.
     """
     # Writers of prices hold a share of this lock from the moment in which they read the currency.
     row = (await session.execute(_SELECT.where(Book.key == key).with_for_update())).mappings().one_or_none()
@@ -147,7 +153,8 @@ async def change(
     policy = {**row["rounding"], **values.get("rounding", {})}
     if isinstance(policy["cash_increment"], str):
         policy["cash_increment"] = money.parse(policy["cash_increment"])
-    if currency != before.currency and await session.scalar(_HAS_PRICES, {"book_id": row["id"]}):
+    has_prices = await session.scalar(_HAS_PRICES, {"book_id": row["id"]})
+    if currency != before.currency and has_prices:
         raise CurrencyFixed(
             f"Book {key} has prices in {before.currency}. Create another book for {currency}.",
             [FieldError("/currency", "currency-fixed", "stays as it is, because the book has prices")],
@@ -156,6 +163,12 @@ async def change(
     changed = {name: value for name, value in values.items() if row[name] != value}
     if not changed:
         return Written(before, None)
+    if has_prices and not may_correct and (past := sorted(changed.keys() & _OF_THE_PAST)):
+        raise Forbidden(
+            f"The book has prices, and {' and '.join(past)} of a book hold for the past as well. That needs the scope "
+            f"{Scope.PRICES_CORRECT}.",
+            [FieldError(f"/{name}", "needs-prices-correct", "changes answers about the past") for name in past],
+        )
     (stamp,) = await ledger.advance(session)
     statement = update(Book).where(Book.id == row["id"]).returning(*Book.__table__.c)
     values = {**changed, "version": before.version + 1, "updated_at": stamp.recorded_at}

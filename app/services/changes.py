@@ -29,7 +29,7 @@ from app.database import ReadSession, WriteSession
 from app.errors import FeedTruncated, FieldError, HistoryDiverged, UnknownSeq
 from app.feed_position import Position
 from app.feed_window import PAGE_BYTES, Page, Question, RenderedChange
-from app.models import Book, Change, ChangeType, Ledger, PriceRow
+from app.models import ApiKeyState, Book, Change, ChangeType, Ledger, PriceRow
 from app.schemas import change as schemas
 from app.schemas.book import Book as BookDocument
 from app.schemas.item import Item as ItemDocument
@@ -60,13 +60,16 @@ class Section(NamedTuple):
     """A page, and what holds as of the same snapshot.
 
     ``after_at`` is when the change asked about was recorded, ``None`` if there is none; after ``floor`` the feed has
-    everything; ``access_version`` is the state of the API's keys.
+    everything; ``key_version`` is the state of the API's keys.
     """
 
     page: Page
     after_at: datetime | None
     floor: int
-    access_version: int
+    key_version: int
+
+
+_KEY_VERSION = select(ApiKeyState.version).scalar_subquery()
 
 
 @cache
@@ -84,7 +87,7 @@ def _statement(*, filtered: bool) -> Select[Any]:
         select(
             Ledger.seq.label("head"),
             Ledger.feed_floor,
-            Ledger.access_version,
+            _KEY_VERSION.label("key_version"),
             ledger.instant_of(after).label("after_at"),
             ledger.instant_of(func.least(until, newest)).label("until_at"),
             *change.c,
@@ -114,11 +117,11 @@ async def read(session: ReadSession, question: Question) -> Section:
         values["types"] = sorted(question.types)
     found = (await session.execute(_statement(filtered=question.types is not None), values)).mappings()
     changes: list[RenderedChange] = []
-    size = head = floor = access_version = 0
+    size = head = floor = key_version = 0
     after_at = until_at = None
     while rows := found.fetchmany(_RENDERED_AT_ONCE):
         for row in rows:
-            head, floor, access_version = row["head"], row["feed_floor"], row["access_version"]
+            head, floor, key_version = row["head"], row["feed_floor"], row["key_version"]
             after_at, until_at = row["after_at"] if question.after else None, row["until_at"]
             if row["seq"] is not None and size < PAGE_BYTES:
                 changes.append(change := _rendered(row))
@@ -127,7 +130,7 @@ async def read(session: ReadSession, question: Question) -> Section:
         await asyncio.sleep(0)
     is_cut = len(changes) == question.limit or size >= PAGE_BYTES
     ends_at = Position(changes[-1].seq, changes[-1].at) if is_cut else Position(min(until, head), until_at)
-    return Section(Page(changes, *ends_at, head), after_at, floor, access_version)
+    return Section(Page(changes, *ends_at, head), after_at, floor, key_version)
 
 
 async def newest(session: ReadSession) -> Position:

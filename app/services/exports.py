@@ -34,7 +34,7 @@ from sqlalchemy.orm import aliased
 
 from app import instants, money, price_list, timeline
 from app.database import Database, ReadSession
-from app.errors import InvalidRequest
+from app.errors import HistoryDiverged, InvalidRequest
 from app.models import Change, Item, Ledger, PriceRetirement, PriceRow
 from app.schemas.item import Item as ItemDocument
 from app.schemas.price import PriceRow as PriceRowDocument
@@ -79,6 +79,7 @@ class Asked(NamedTuple):
     key: str
     currency: str
     known_seq: int
+    recorded_at: datetime
     at: datetime | None
 
     @property
@@ -147,6 +148,7 @@ def _batch(items: int, rows: int | None, *, at: bool) -> Select[Any]:
     statement = (
         select(
             page.c.id.label("page_id"),
+            ledger.instant_of(known_seq).label("recorded_at"),
             case((is_first, version.c.document)).label("document"),
             *(getattr(row, column.key) for column in PriceRow.__table__.columns),
         )
@@ -176,7 +178,7 @@ async def begin(
         questions.check_known_seq(found.known_seq, found.head)
         questions.check_book(book, found.id, known_seq=found.known_seq, head=found.head)
         instant = await books.instant(session, book, at, pointer="query/at", known=Known(found.known_seq))
-        asked = Asked(found.id, book, found.currency, found.known_seq, instant)
+        asked = Asked(found.id, book, found.currency, found.known_seq, found.recorded_at, instant)
         first, after = await read_batch(session, asked, _FIRST)
     return Export(asked.known_seq, found.recorded_at, _chunks(database, form, asked, first, after))
 
@@ -197,13 +199,21 @@ async def _chunks(
 
 
 async def read_batch(session: ReadSession, asked: Asked, after: UUID) -> tuple[list[Priced], UUID | None]:
-    """The next batch, and the last item looked at unless it was the last of all."""
+    """The next batch, and the last item looked at unless it was the last of all.
+
+    :raises HistoryDiverged: if the ledger is not the one that the export began with.
+    """
     values = {"after": after, "known_seq": asked.known_seq, "book_id": asked.id, "at": asked.at}
     if asked.at is None:
         del values["at"]
     found = (await session.execute(_batch(_ITEMS, _ROWS, at=asked.at is not None), values)).mappings().all()
     if not found:
         return [], None
+    if found[0]["recorded_at"] != asked.recorded_at:
+        raise HistoryDiverged(
+            "The ledger was replaced while it was exported: a backup was restored, or a standby that lacked changes "
+            "took over. Begin again."
+        )
     last = found[-1]["page_id"]
     if len(found) == _ROWS:
         # The last item may have more rows than came.

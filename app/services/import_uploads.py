@@ -1,7 +1,7 @@
 """Uploads: a price list comes as a file, and is compared with the ledger."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from decimal import Decimal
@@ -102,6 +102,7 @@ async def upload(
     limits: Limits,
     actor: str,
     may_correct: bool,
+    still_admitted: Callable[[], Coroutine[None, None, None]],
     once: Once,
 ) -> Outcome:
     """Read a file, compare it with the ledger, and apply it if its mode says so.
@@ -109,6 +110,7 @@ async def upload(
     No connection is held while the body is waited for.
 
     :param digest: SHA-256 of the whole body, if the caller knows it.
+    :param still_admitted: raises if the caller is not admitted any more. The body may take long, and so may the rest.
     :raises UnknownBook: if there is no such book.
     :raises UnreadableFile: if the file cannot be read as a whole, or is not the one that was sent.
     :raises ImportHasErrors: if it is to be applied whole and rows have errors.
@@ -144,6 +146,7 @@ async def upload(
         with IMPORT_SECONDS.labels(ImportStep.READ).time():
             staged = await import_staging.stage(database, import_id, body, how)
         _check_digest(staged, digest)
+        await still_admitted()
         with IMPORT_SECONDS.labels(ImportStep.COMPARE).time():
             outcome = await _plan(database, import_id, staged, book.time_zone, limits, once)
     except FileError as error:
@@ -167,6 +170,7 @@ async def upload(
         raise
     if not _to_be_applied(file.mode, outcome.document):
         return outcome
+    await still_admitted()
     try:
         settle = partial(once.settle, is_new=outcome.is_new)
         applied = await imports.apply(

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import BigInteger, ColumnElement, ScalarSelect, bindparam, func, insert, select, text, update
+from sqlalchemy import BigInteger, ColumnElement, ScalarSelect, bindparam, case, func, insert, select, text, update
 from sqlalchemy.orm import aliased
 
 from app.database import ReadSession, WriteSession
@@ -19,8 +19,12 @@ _ADVANCE = (
     update(Ledger)
     .values(
         seq=Ledger.seq + bindparam("count", type_=BigInteger),
-        # Strictly later than any change before, even if the clock was set back meanwhile.
-        recorded_at=func.greatest(func.clock_timestamp(), Ledger.recorded_at + text("interval '1 microsecond'")),
+        # Strictly later than any change before, even if the clock was set back meanwhile. By how much is left to chance
+        # then: a ledger that was restored to here, and goes on, must not come to the instants of the one that was lost.
+        recorded_at=case(
+            (func.clock_timestamp() > Ledger.recorded_at, func.clock_timestamp()),
+            else_=Ledger.recorded_at + text("(1 + floor(random() * 10000)) * interval '1 microsecond'"),
+        ),
     )
     # It is delivered with the commit, and costs no round trip of its own.
     .returning(Ledger.seq, Ledger.recorded_at, func.pg_notify(CHANNEL, ""))

@@ -93,7 +93,7 @@ async def test_every_operation_with_every_scope(guard: httpx2.AsyncClient, owner
     await guard.delete(f"/v1/keys/{revoked['id']}", headers=bearer(ADMIN_KEY))
     expired = await make_key(guard, "expired", list(Scope), expires_at="2100-01-01T00:00:00Z")
     await owner.execute("UPDATE api_keys SET expires_at = now() - interval '1 second' WHERE name = 'expired'")
-    await owner.execute("UPDATE ledger SET access_version = access_version + 1; NOTIFY pricebook_changes")
+    await owner.execute("UPDATE api_key_state SET version = version + 1; NOTIFY pricebook_changes")
     refused = ["", "Bearer", f"Bearer {WRONG}", f"Bearer {revoked['key']}", f"Basic {keys['admin']}", "Bearer x y"]
     asked = 0
     for operation, needs in TABLE.items():

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -160,7 +161,7 @@ async def test_a_stream_ends_with_its_key(guard: Guarded) -> None:
         yield b"after"
 
     # The test client takes answers as a whole, and no stream.
-    assert [event async for event in changes._while_accepted(events(), keys, caller)] == [b"before"]
+    assert [event async for event in changes._while_admitted(events(), partial(keys.still, caller))] == [b"before"]
 
 
 async def test_a_long_poll_that_waited_over_the_end_of_its_key_is_refused(guard: Guarded) -> None:

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Path, Request, Response, status
 
 from app import http_cache
 from app.access import Scope
-from app.dependencies import Actor, IfMatch, IfNoneMatch, Reading, Writing
+from app.dependencies import Actor, IfMatch, IfNoneMatch, MayCorrect, Reading, Writing
 from app.errors import (
     CurrencyFixed,
     DuplicateBook,
@@ -75,10 +75,19 @@ async def read_book(key: Key, session: Reading, response: Response, if_none_matc
     ),
 )
 async def change_book(
-    key: Key, data: BookPatch, session: Writing, actor: Actor, response: Response, if_match: IfMatch = None
+    key: Key,
+    data: BookPatch,
+    session: Writing,
+    actor: Actor,
+    may_correct: MayCorrect,
+    response: Response,
+    if_match: IfMatch = None,
 ) -> Book:
-    """A JSON merge patch (RFC 7396). The currency can change only while the book has no prices."""
-    written = await books.change(session, key, data, if_match=if_match, actor=actor)
+    """A JSON merge patch (RFC 7396). The currency can change only while the book has no prices.
+
+    If it has some, another `time_zone` or `rounding` needs the scope `prices:correct`.
+    """
+    written = await books.change(session, key, data, if_match=if_match, actor=actor, may_correct=may_correct)
     response.headers[ETAG] = http_cache.version_tag(written.document.version)
     if written.seq is not None:
         response.headers[SEQ] = str(written.seq)

@@ -1,6 +1,6 @@
 """Exports: whole price lists as files."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 
 from app import instants
 from app.access import Scope
-from app.dependencies import At, BookQuery, Connections, KnownSeq, RequestPlace
+from app.dependencies import At, BookQuery, Connections, KnownSeq, RequestPlace, StillAdmitted
 from app.errors import InvalidRequest, UnknownBook, UnknownSeq, UpgradeRequired
 from app.exact_json import requires
 from app.problems import responses
@@ -62,6 +62,7 @@ router = APIRouter(tags=["price lists"], route_class=FileRoute)
 async def export(
     connections: Connections,
     place: RequestPlace,
+    still_admitted: StillAdmitted,
     request: Request,
     form: Annotated[
         Format,
@@ -90,11 +91,14 @@ async def export(
         CONTENT_DISPOSITION: f'attachment; filename="{name.format(book=book, seq=begun.known_seq)}"',
         CACHE_CONTROL: IMMUTABLE if known_seq is not None else "no-store",
     }
-    return StreamingResponse(_sent(begun.chunks, place), headers=headers, media_type=media_type)
+    return StreamingResponse(_sent(begun.chunks, place, still_admitted), headers=headers, media_type=media_type)
 
 
-async def _sent(chunks: AsyncIterator[bytes], place: Place) -> AsyncIterator[bytes]:
+async def _sent(
+    chunks: AsyncIterator[bytes], place: Place, still_admitted: Callable[[], Coroutine[None, None, None]]
+) -> AsyncIterator[bytes]:
     # The answer is there with its head and first batch; how long the rest takes is a matter of its size and the client.
     with place.waiting():
         async for chunk in chunks:
+            await still_admitted()
             yield chunk

@@ -23,6 +23,7 @@ from app.dependencies import (
     MayCorrect,
     Reading,
     RequestPlace,
+    StillAdmitted,
     Writing,
 )
 from app.errors import (
@@ -138,6 +139,7 @@ async def create_import(
     place: RequestPlace,
     actor: Actor,
     may_correct: MayCorrect,
+    still_admitted: StillAdmitted,
     what: Annotated[tuple[Literal["csv", "ndjson"], str], Depends(_format)],
     digest: Annotated[bytes | None, Depends(_digest)],
     book: BookQuery = "default",
@@ -202,6 +204,7 @@ async def create_import(
             limits=limits,
             actor=actor,
             may_correct=may_correct,
+            still_admitted=still_admitted,
             once=idempotency.UploadOnce(request, answer),
         )
     return answer(outcome.document, outcome.is_new)
