@@ -107,7 +107,7 @@ class Campaign:
             self.record.fault_is_over()
         self._look(load)
         await self._audit_head()
-        print(f"{number:3}  {fault.name}: {took:.1f} s, recovered after {recovered:.1f} s, seq {self.head}", flush=True)
+        print(f"{number:3}  {fault.name}: {took:.1f} s, recovered after {recovered}, seq {self.head}", flush=True)
 
     async def _audit_head(self) -> None:
         connection = await self._postgres.connect()
