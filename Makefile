@@ -25,7 +25,7 @@ kills: ## SIGKILL servers and a PostgreSQL at random moments under load, and aud
 	@$(UV) sync --locked --quiet
 	@$(UV) run --no-sync python -m tests.kills --rounds $${ROUNDS:-60} $${SEED:+--seed $$SEED}
 
-fuzz: ## Give each parser EXAMPLES inputs (default 20000), made up by hypothesis
+fuzz: ## Give each parser EXAMPLES inputs (default 20000), and each operation a hundredth of that, made up by hypothesis and schemathesis
 	@$(UV) sync --locked --quiet
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(UV) run --no-sync pytest tests/fuzz
 
