@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz kills test-cluster proofs demo lint format bench bench-import image cluster-up cluster-down deploy forward clean
+.PHONY: help run test fuzz audit kills test-cluster proofs demo lint format bench bench-import image cluster-up cluster-down deploy forward clean
 
 UV := ./scripts/uv
 export UV_NO_PROGRESS ?= 1
@@ -28,6 +28,9 @@ kills: ## SIGKILL servers and a PostgreSQL at random moments under load, and aud
 fuzz: ## Give each parser EXAMPLES inputs (default 20000), and each operation a hundredth of that, made up by hypothesis and schemathesis
 	@$(UV) sync --locked --quiet
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(UV) run --no-sync pytest tests/fuzz
+
+audit: ## Look up the locked packages among known vulnerabilities (asks api.osv.dev, with what they are named)
+	@$(UV) audit --locked
 
 test-cluster: ## On the cluster of KUBECONFIG: install, upgrade under load, uninstall (about ten minutes)
 	@$(UV) sync --locked --quiet
