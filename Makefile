@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz chaos test-cluster proofs demo lint format bench bench-import image cluster-up cluster-down deploy forward clean
+.PHONY: help run test fuzz chaos audit test-cluster proofs demo lint format bench bench-import image cluster-up cluster-down deploy forward clean
 
 UV := ./scripts/uv
 export UV_NO_PROGRESS ?= 1
@@ -25,9 +25,12 @@ chaos: ## Kill, pause, fill and cut servers and a PostgreSQL under load, audit w
 	@$(UV) sync --locked --quiet
 	@$(UV) run --no-sync python -m tests.chaos --page docs/crash-safety.md --rounds $${ROUNDS:-100} $${SEED:+--seed $$SEED}
 
-fuzz: ## Give each parser EXAMPLES inputs (default 20000), made up by hypothesis
+fuzz: ## Give each parser EXAMPLES inputs (default 20000), and each operation a hundredth of that, made up by hypothesis and schemathesis
 	@$(UV) sync --locked --quiet
 	@FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(UV) run --no-sync pytest tests/fuzz
+
+audit: ## Look up the locked packages among known vulnerabilities (asks api.osv.dev, with what they are named)
+	@$(UV) audit --locked
 
 test-cluster: ## On the cluster of KUBECONFIG: install, upgrade under load, uninstall (about ten minutes)
 	@$(UV) sync --locked --quiet

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import Depends, Header, Path, Query, Request
 
@@ -139,8 +139,14 @@ async def _item_key(
 
 
 ItemAddress = Annotated[ItemKey, Depends(_item_key)]
-IfMatch = Annotated[str | None, Header(description="ETag of the version that the change is based on")]
-IfNoneMatch = Annotated[str | None, Header(description="ETag of the copy at hand; answers 304 if it is current")]
+_TAGS: dict[str, Any] = {"examples": ['"3"'], "pattern": r"""^(\*|(W/)?"[!#-~]*"( *, *(W/)?"[!#-~]*")*)$"""}
+IfMatch = Annotated[
+    str | None, Header(description="ETag of the version that the change is based on", json_schema_extra=_TAGS)
+]
+IfNoneMatch = Annotated[
+    str | None,
+    Header(description="ETag of the copy at hand; answers 304 if it is current", json_schema_extra=_TAGS),
+]
 At = Annotated[Moment | None, Query(description="The instant asked about; default: now")]
 KnownAt = Annotated[Moment | None, Query(description="Answer as known at this instant; default: as known now")]
 KnownSeq = Annotated[int | None, Query(ge=0, le=2**63 - 1, description="Answer as known after this change")]

@@ -50,6 +50,7 @@ async def _documented(
             description="A name that you make up for this request, such as a UUID. The same request, sent again with "
             "it, is answered as before, and nothing is done twice",
             examples=['"8e03978e-40d5-43dd-bc93-6894a57f9324"'],
+            json_schema_extra={"pattern": rf"^({_QUOTED.pattern}|{_BARE.pattern})$"},
         ),
     ] = None,
 ) -> None:

@@ -22,6 +22,7 @@ from app.middleware.traffic import AdmissionMiddleware, ConnectionCloseMiddlewar
 from app.observability import http_metrics, metrics, tracing
 from app.observability.ledger_watch import LedgerWatch
 from app.observability.state import StateCollector
+from app.openapi import DocumentedApplication, operation_id
 from app.pagination import Cursors
 from app.readiness import Readiness
 from app.routers import items as plain_items
@@ -72,7 +73,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
             # The servers said so at the signal; here for those that have no signal, such as tests.
             traffic.draining = True
 
-    app = FastAPI(
+    app = DocumentedApplication(
         title="Pricebook",
         summary="What does it cost: now, on a past date, from next Monday?",
         description=documentation.DESCRIPTION,
@@ -82,6 +83,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         telemetry=traces.for_fastapi,
+        generate_unique_id_function=operation_id,
     )
     app.state.database = database
     app.state.readiness = readiness

@@ -30,7 +30,6 @@ from app.errors import (
     Unauthenticated,
     UnsupportedMediaType,
 )
-from app.schemas.problem import Problem
 
 MEDIA_TYPE = "application/problem+json"
 _MOST_FAULTS = 100
@@ -160,8 +159,8 @@ def responses(*kinds: type[ProblemError], public: bool = False) -> dict[int | st
         by_status.setdefault(kind.status, []).append(kind)
     return {
         status: {
-            "model": Problem,
             "description": "; ".join(kind.title for kind in group),
+            "headers": _headers(group),
             "content": {
                 MEDIA_TYPE: {
                     "examples": {kind.slug: {"summary": kind.title, "value": _example(kind)} for kind in group}
@@ -170,6 +169,19 @@ def responses(*kinds: type[ProblemError], public: bool = False) -> dict[int | st
         }
         for status, group in by_status.items()
     }
+
+
+def _headers(group: Sequence[type[ProblemError]]) -> dict[str, dict[str, Any]]:
+    """What these problems, of one status, carry besides what every answer does."""
+    status, text = group[0].status, {"schema": {"type": "string"}}
+    if status == 401:
+        return {"WWW-Authenticate": {"description": "RFC 6750", "required": True, **text}}
+    if status == 426:
+        return {"Upgrade": {"description": "What to ask by", "required": True, **text}}
+    if status == 503 or RequestInProgress in group:
+        seconds = {"type": "integer", "minimum": 0}
+        return {"Retry-After": {"description": "In seconds", "required": status == 503, "schema": seconds}}
+    return {}
 
 
 def _example(kind: type[ProblemError]) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Metrics of the API's requests: by route template for people, and by outcome for the objectives."""
 
 import asyncio
+import re
 import sys
 from enum import StrEnum
 
@@ -59,7 +60,10 @@ def instrument(app: FastAPI, registry: CollectorRegistry) -> None:
     # to objectives that looked at those, the first errors of each route and process would not have happened.
     for outcome in RequestOutcome:
         by_outcome.labels(outcome)
-    templates = frozenset(route.path for route in iter_route_contexts(app.routes))
+    # As in the OpenAPI document: how a placeholder is read is nothing that a label need say.
+    templates = {
+        route.path: re.sub(r":\w+}", "}", route.path) for route in iter_route_contexts(app.routes) if route.path
+    }
 
     def bound(info: Info) -> None:
         # Callers choose methods and paths; what they choose must not become series without end.
@@ -69,7 +73,7 @@ def instrument(app: FastAPI, registry: CollectorRegistry) -> None:
         if info.modified_handler not in templates:
             info.modified_handler = _NO_ROUTE
         else:
-            info.request.scope[_ROUTE] = info.modified_handler
+            info.modified_handler = info.request.scope[_ROUTE] = templates[info.modified_handler]
         # gunicorn cancels a request some seconds after its client went away. To the instrumentator, what was not
         # answered is a defect.
         if info.modified_status == "500" and isinstance(sys.exception(), asyncio.CancelledError):

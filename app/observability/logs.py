@@ -40,6 +40,16 @@ def _cut(raised: dict[str, Any]) -> None:
             _cut(member)
 
 
+def _printable(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Show what a terminal would act upon, or hide, as an escape: callers choose paths."""
+    for name, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[name] = "".join(
+                letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in value
+            )
+    return event
+
+
 _SHARED: list[Processor] = [
     structlog.contextvars.merge_contextvars,
     _name_trace,
@@ -104,7 +114,10 @@ def formatter(log_format: Literal["json", "console"], hidden: Sequence[str] = ()
         ]
     else:
         rendering = [
-            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)
+            _printable,
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            ),
         ]
     result = _Formatter(
         foreign_pre_chain=[*_SHARED, structlog.stdlib.ExtraAdder()],

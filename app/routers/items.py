@@ -11,7 +11,7 @@ from app.errors import InvalidRequest, UnknownItem
 from app.exact_json import ExactJsonResponse, ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import POST_PROBLEMS, responses
-from app.routers.headers import SEQ
+from app.routers.headers import LINK, SEQ, answer, link
 from app.schemas.item import PlainItem, PlainItemCreate
 from app.services import plain_items
 
@@ -23,9 +23,10 @@ router = APIRouter(prefix="/items", tags=["plain form"], route_class=ExactJsonRo
     summary="Create an item with its price",
     dependencies=[requires(Scope.ITEMS_WRITE, Scope.PRICES_WRITE), IDEMPOTENT],
     response_model=PlainItem,
-    responses=responses(InvalidRequest, *POST_PROBLEMS),
+    responses=responses(InvalidRequest, *POST_PROBLEMS)
+    | {200: answer(SEQ, links={"item": link("read_plain_item", {"item": "$response.body#/id"})})},
 )
-async def create_item(data: PlainItemCreate, session: Writing, actor: Actor) -> Response:
+async def create_plain_item(data: PlainItemCreate, session: Writing, actor: Actor) -> Response:
     """`price` holds from now on in the book `default`; `tax` is an amount on top of it. Unknown fields are ignored."""
     written = await plain_items.create(session, data, actor=actor)
     return ExactJsonResponse(written.document.model_dump(), headers={SEQ: str(written.seq)})
@@ -36,9 +37,9 @@ async def create_item(data: PlainItemCreate, session: Writing, actor: Actor) -> 
     summary="List items with their prices now",
     dependencies=[requires(Scope.ITEMS_READ, Scope.PRICES_READ)],
     response_model=list[PlainItem],
-    responses=responses(InvalidRequest),
+    responses=responses(InvalidRequest) | {200: answer(sometimes=[LINK])},
 )
-async def list_items(
+async def list_plain_items(
     session: Reading,
     cursors: CursorCodec,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -47,7 +48,7 @@ async def list_items(
     """Items that are not archived, oldest first. The header `Link` (RFC 8288) leads to the next page."""
     page, following = await plain_items.list_page(session, limit=limit, cursor=cursor, cursors=cursors)
     query = urlencode({"limit": limit, "cursor": following})
-    headers = {"Link": f'</items/?{query}>; rel="next"'} if following else {}
+    headers = {LINK: f'</items/?{query}>; rel="next"'} if following else {}
     return ExactJsonResponse([item.model_dump() for item in page], headers=headers)
 
 
@@ -58,7 +59,7 @@ async def list_items(
     response_model=PlainItem,
     responses=responses(UnknownItem),
 )
-async def read_item(key: ItemAddress, session: Reading) -> Response:
+async def read_plain_item(key: ItemAddress, session: Reading) -> Response:
     """`price` is null if the item has none now, or is not for sale."""
     item = await plain_items.read(session, key)
     return ExactJsonResponse(item.model_dump())

@@ -1,6 +1,8 @@
 """The addresses in the `type` of problem documents."""
 
-from fastapi import APIRouter
+from typing import Annotated
+
+from fastapi import APIRouter, Path
 
 from app import errors
 from app.errors import NotFound
@@ -9,6 +11,8 @@ from app.problems import responses
 from app.schemas.problem import ProblemType
 
 router = APIRouter(prefix="/problems", tags=["problems"], route_class=ExactJsonRoute)
+
+Slug = Annotated[str, Path(description="The last part of a problem's `type`", examples=["no-price"])]
 
 
 @router.get("", summary="List the problem types", dependencies=[PUBLIC], responses=responses(public=True))
@@ -20,7 +24,7 @@ async def list_problem_types() -> list[ProblemType]:
 @router.get(
     "/{slug}", summary="Describe a problem type", dependencies=[PUBLIC], responses=responses(NotFound, public=True)
 )
-async def read_problem_type(slug: str) -> ProblemType:
+async def read_problem_type(slug: Slug) -> ProblemType:
     """What the problem means and what to do about it."""
     for kind in errors.problem_types():
         if kind.slug == slug:

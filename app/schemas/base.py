@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainValidator,
     StringConstraints,
     WithJsonSchema,
@@ -18,7 +19,7 @@ from pydantic_core import PydanticCustomError
 
 from app import gtin, instants, money
 
-_PLAIN_NUMBER = r"^-?(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?$"
+_PLAIN_NUMBER = r"(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?$"
 
 
 class Input(BaseModel):
@@ -52,26 +53,34 @@ def _positive(value: Decimal) -> Decimal:
     return value
 
 
-def _number_schema(example: str) -> WithJsonSchema:
+def _number_schema(example: str, before: str = "", **bounds: int) -> WithJsonSchema:
+    number = {"type": "number", "exclusiveMaximum": 10**money.INTEGER_DIGITS, **bounds}
     return WithJsonSchema(
         {
-            "anyOf": [{"type": "string", "pattern": _PLAIN_NUMBER}, {"type": "number"}],
+            "anyOf": [{"type": "string", "pattern": f"^{before}{_PLAIN_NUMBER}"}, number],
             "description": "Decimal in plain notation, as a string or a JSON number; read exactly",
             "examples": [example],
         }
     )
 
 
-SignedDecimal = Annotated[Decimal, BeforeValidator(_decimal), _number_schema("-5.00")]
+SignedDecimal = Annotated[Decimal, BeforeValidator(_decimal), _number_schema("-5.00", "-?", exclusiveMinimum=-(10**12))]
 """A number that may be negative."""
 
-Amount = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_not_negative), _number_schema("19.99")]
+Amount = Annotated[
+    Decimal, BeforeValidator(_decimal), AfterValidator(_not_negative), _number_schema("19.99", minimum=0)
+]
 """Money that is not negative."""
 
-Rate = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_not_negative), _number_schema("19")]
+Rate = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_not_negative), _number_schema("19", minimum=0)]
 """Percent, not negative."""
 
-Quantity = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_positive), _number_schema("1")]
+Quantity = Annotated[
+    Decimal,
+    BeforeValidator(_decimal),
+    AfterValidator(_positive),
+    _number_schema("1", r"(?!0(\.0+)?$)", exclusiveMinimum=0),
+]
 """A number of units, greater than zero."""
 
 DecimalString = Annotated[
@@ -92,7 +101,7 @@ Moment = Annotated[
     PlainValidator(_moment),
     WithJsonSchema(
         {
-            "type": "string",
+            "anyOf": [{"type": "string", "format": "date-time"}, {"type": "string", "format": "date"}],
             "description": "RFC 3339 timestamp with offset, or a date: the start of that day in the book's time zone",
             "examples": ["2026-12-01T00:00:00Z", "2026-12-01"],
         }
@@ -137,12 +146,12 @@ def _one_line(text: str) -> str:
 
 
 # Sub-resources of an item: a sku that ends in one could not be told from it in an address.
-_RESERVED = ("/price", "/prices", "/prior-price")
+SUB_RESOURCES = ("/price", "/prices", "/prior-price")
 
 
 def _addressable(text: str) -> str:
-    if text.endswith(_RESERVED):
-        raise PydanticCustomError("reserved-sku", "must not end in " + ", ".join(_RESERVED))
+    if text.endswith(SUB_RESOURCES):
+        raise PydanticCustomError("reserved-sku", "must not end in " + ", ".join(SUB_RESOURCES))
     return text
 
 
@@ -152,11 +161,24 @@ def _gtin(text: str) -> str:
     return text
 
 
-Line = Annotated[str, AfterValidator(_one_line)]
-Paragraph = Annotated[str, StringConstraints(max_length=4000), AfterValidator(no_control_characters)]
+def _documented(pattern: str) -> Any:
+    """For the OpenAPI document: what a validator of ours checks, and says of it in better words."""
+    return Field(json_schema_extra={"pattern": pattern})
+
+
+PARAGRAPH = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
+"""Text of several lines, as JSON Schema says it."""
+_END = r"[^\s\x00-\x1f\x7f\x85]"
+Line = Annotated[str, AfterValidator(_one_line), _documented(rf"^{_END}([^\x00-\x1f\x7f]*{_END})?$")]
+Paragraph = Annotated[
+    str,
+    StringConstraints(max_length=4000),
+    AfterValidator(no_control_characters),
+    _documented(PARAGRAPH),
+]
 Name = Annotated[Line, StringConstraints(min_length=1, max_length=200)]
 Reason = Annotated[Line, StringConstraints(min_length=1, max_length=500)]
 Sku = Annotated[Line, StringConstraints(min_length=1, max_length=100), AfterValidator(_addressable)]
-Gtin = Annotated[str, AfterValidator(_gtin)]
+Gtin = Annotated[str, AfterValidator(_gtin), _documented(r"^([0-9]{8}|[0-9]{12,14})$")]
 Unit = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{2,3}$")]
 BookKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]

@@ -31,7 +31,11 @@ def _time_zone(name: str) -> str:
     return name
 
 
-Currency = Annotated[str, AfterValidator(_currency), Field(description="ISO 4217", examples=["EUR"])]
+Currency = Annotated[
+    str,
+    AfterValidator(_currency),
+    Field(description="ISO 4217", examples=["EUR"], json_schema_extra={"pattern": "^[A-Z]{3}$"}),
+]
 TimeZone = Annotated[
     str, AfterValidator(_time_zone), Field(description="IANA time zone, in which bare dates begin", examples=["UTC"])
 ]
@@ -81,7 +85,9 @@ class BookCreate(Input):
 class BookPatch(Input):
     """A JSON merge patch (RFC 7396): named fields change, absent fields stay."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"rounding": {"cash_increment": "0.05"}}]})
+    model_config = ConfigDict(
+        json_schema_extra={"minProperties": 1, "examples": [{"rounding": {"cash_increment": "0.05"}}]}
+    )
 
     name: Name = Field(default=None)  # type: ignore[assignment]  # absent means unchanged; null is refused
     currency: Currency = Field(default=None, description="Only while the book has no prices")  # type: ignore[assignment]  # as for name

@@ -9,8 +9,21 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
+from app import money
 from app.schemas import examples
-from app.schemas.base import Amount, Gtin, Input, Line, Name, Output, Paragraph, Sku, Unit, no_control_characters
+from app.schemas.base import (
+    PARAGRAPH,
+    Amount,
+    Gtin,
+    Input,
+    Line,
+    Name,
+    Output,
+    Paragraph,
+    Sku,
+    Unit,
+    no_control_characters,
+)
 from app.schemas.price import InitialPrice, PriceAnswer
 
 MOST_ATTRIBUTES = 50
@@ -55,10 +68,18 @@ AttributeValue = Annotated[
     str | int | bool,
     WithJsonSchema({"type": ["string", "integer", "boolean"], "examples": ["black"]}),
 ]
-_InputValue = Annotated[
-    Any, AfterValidator(_attribute_value), WithJsonSchema({"type": ["string", "integer", "boolean"]})
+_VALUE_SCHEMA: list[dict[str, Any]] = [
+    {"type": "string", "maxLength": 500, "pattern": PARAGRAPH},
+    {"type": "integer", "minimum": 1 - 2**53, "maximum": 2**53 - 1},
+    {"type": "boolean"},
 ]
-Attributes = Annotated[dict[AttributeName, _InputValue], AfterValidator(_few_attributes)]
+_InputValue = Annotated[Any, AfterValidator(_attribute_value), WithJsonSchema({"anyOf": _VALUE_SCHEMA})]
+_PatchValue = Annotated[
+    Any, AfterValidator(_attribute_value), WithJsonSchema({"anyOf": [*_VALUE_SCHEMA, {"type": "null"}]})
+]
+_FEW = Field(json_schema_extra={"maxProperties": MOST_ATTRIBUTES, "additionalProperties": False})
+Attributes = Annotated[dict[AttributeName, _InputValue], AfterValidator(_few_attributes), _FEW]
+_PatchedAttributes = Annotated[dict[AttributeName, _PatchValue], AfterValidator(_few_attributes), _FEW]
 
 
 class ItemCreate(Input):
@@ -100,7 +121,9 @@ class ItemPatch(Input):
     no empty state and refuse it.
     """
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "Frame, 58 cm", "attributes": {"size": 58}}]})
+    model_config = ConfigDict(
+        json_schema_extra={"minProperties": 1, "examples": [{"name": "Frame, 58 cm", "attributes": {"size": 58}}]}
+    )
 
     sku: Sku | None = None
     name: Name = Field(default=None)  # type: ignore[assignment]  # absent means unchanged; null is refused
@@ -108,7 +131,7 @@ class ItemPatch(Input):
     gtin: Gtin | None = None
     unit: Unit = Field(default=None)  # type: ignore[assignment]  # as for name
     tax_category: TaxCategory = Field(default=None)  # type: ignore[assignment]  # as for name
-    attributes: Attributes = Field(default={}, description="Merged key by key; null removes a key")
+    attributes: _PatchedAttributes = Field(default={}, description="Merged key by key; null removes a key")
     archived_at: None = Field(None, description="Only null: restores an archived item")
 
     @model_validator(mode="after")
@@ -154,6 +177,11 @@ class ItemList(Output):
     next: str | None = Field(description="Send as `cursor` for the next page; null on the last")
 
 
+_PlainAmount = Annotated[
+    Amount, WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": 10**money.INTEGER_DIGITS})
+]
+
+
 class PlainItemCreate(BaseModel):
     """An item as in a first tutorial. Unknown fields are ignored."""
 
@@ -163,8 +191,8 @@ class PlainItemCreate(BaseModel):
 
     name: Name
     description: Paragraph | None = None
-    price: Annotated[Amount, WithJsonSchema({"type": "number"})]
-    tax: Annotated[Amount, WithJsonSchema({"type": "number"})] | None = Field(None, description="An amount, not a rate")
+    price: _PlainAmount
+    tax: _PlainAmount | None = Field(None, description="An amount, not a rate")
 
 
 JsonNumber = Annotated[Decimal, WithJsonSchema({"type": "number"})]

@@ -1,14 +1,14 @@
 """Keys to the API."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, AwareDatetime, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 from pydantic_core import PydanticCustomError
 
 from app.access import Scope
 from app.schemas import examples
-from app.schemas.base import Input, Output
+from app.schemas.base import Input, Instant, Output
 
 _RESERVED = {"admin", "anonymous"}
 
@@ -26,13 +26,6 @@ def _distinct(scopes: list[Scope]) -> list[Scope]:
     return sorted(set(scopes))
 
 
-def _in_utc(instant: datetime) -> datetime:
-    try:
-        return instant.astimezone(UTC)
-    except OverflowError:
-        raise PydanticCustomError("not-an-instant", "must be an instant of the calendar") from None
-
-
 Scopes = Annotated[list[Scope], Field(min_length=1, max_length=len(Scope)), AfterValidator(_distinct)]
 
 
@@ -44,7 +37,7 @@ class KeyCreate(Input):
     name: KeyName
     """What the ledger records as the actor of its writes."""
     scopes: Scopes
-    expires_at: Annotated[AwareDatetime, AfterValidator(_in_utc)] | None = None
+    expires_at: Instant | None = None
     """When it stops being accepted; null: never."""
 
 

@@ -171,7 +171,7 @@ class QuotedDocumentAdjustment(QuotedAdjustment):
     """An adjustment of the document, and its part of the tax."""
 
     tax_rate: Figure | None
-    tax_category: str | None
+    tax_category: TaxCategory | None
     tax_included: bool
     net: Figure
     tax: Figure
@@ -188,7 +188,7 @@ class QuotedLine(Output):
     unit_price: Figure
     per: Figure
     tax_rate: Figure | None
-    tax_category: str | None
+    tax_category: TaxCategory | None
     tax_included: bool
     adjustments: list[QuotedAdjustment]
     amount: Figure = Field(description="Quantity x price and the adjustments; contains tax if `tax_included`")

@@ -334,6 +334,8 @@ async def test_bad_event_ids(client: httpx2.AsyncClient, event_id: str) -> None:
     headers = {"accept": "text/event-stream", "last-event-id": event_id}
     answer = await client.get("/v1/changes", headers=headers)
     assert (answer.status_code, answer.json()["errors"][0]["pointer"]) == (422, "header/last-event-id")
+    # A page would pass it over, and what is wrong shall not look right.
+    assert (await client.get("/v1/changes", headers={"last-event-id": event_id})).status_code == 422
 
 
 async def test_bad_headers(client: httpx2.AsyncClient) -> None:

@@ -6,6 +6,7 @@ import re
 import httpx2
 import pytest
 from fastapi import FastAPI
+from jsonschema import Draft202012Validator
 
 from app import errors, exact_json
 from app.schemas.base import Output
@@ -65,6 +66,51 @@ def test_examples_of_answers_fit_their_schemas() -> None:
             assert json.loads(document) == example, model
             checked += 1
     assert checked >= 12
+
+
+def test_examples_in_the_document_are_whole(app: FastAPI) -> None:
+    schemas = app.openapi()["components"]["schemas"]
+    checked = 0
+    for name, schema in schemas.items():
+        for example in schema.get("examples", []):
+            reference = {"$ref": f"#/components/schemas/{name}", "components": {"schemas": schemas}}
+            Draft202012Validator(reference).validate(example)
+            checked += 1
+    assert checked >= 20
+
+
+async def test_links_lead_to_operations(app: FastAPI) -> None:
+    operations = {
+        operation["operationId"]: operation
+        for methods in app.openapi()["paths"].values()
+        for operation in methods.values()
+    }
+    links = [
+        link
+        for operation in operations.values()
+        for response in operation["responses"].values()
+        for link in response.get("links", {}).values()
+    ]
+    assert len(links) > 40
+    for link in links:
+        parameters = {parameter["name"] for parameter in operations[link["operationId"]].get("parameters", [])}
+        assert {name.removeprefix("header.") for name in link["parameters"]} <= parameters, link
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PATCH", "/v1/items/sku:A/prior-price", "GET"),
+        ("DELETE", "/v1/items/sku:A/prices", "GET, POST"),
+        ("GET", "/v1/imports/01a20537-de50-7ff8-9c93-02db0b06a11c:apply", "POST"),
+        ("PUT", "/v1/items/sku:A/price/s", "GET, PATCH, DELETE"),
+    ],
+)
+async def test_addresses_take_what_the_document_says(
+    client: httpx2.AsyncClient, method: str, path: str, allowed: str
+) -> None:
+    answer = await client.request(method, path)
+    assert (answer.status_code, answer.headers["Allow"]) == (405, allowed)
 
 
 async def test_problem_types_have_an_address(client: httpx2.AsyncClient) -> None:

@@ -95,6 +95,7 @@ async def test_the_first_price_of_an_item_needs_the_scope_for_prices(guard: Guar
         ({"name": "till", "scopes": ["prices"]}, "invalid-request"),
         ({"name": "till", "scopes": ["quotes"], "expires_at": "2020-01-01T00:00:00Z"}, "invalid-request"),
         ({"name": "till", "scopes": ["quotes"], "expires_at": "2030-01-01"}, "invalid-request"),
+        ({"name": "till", "scopes": ["quotes"], "expires_at": 1900000000}, "invalid-request"),
         ({"name": "till", "scopes": ["quotes"], "expires_at": "9999-12-31T23:59:59-12:00"}, "invalid-request"),
         ({"name": "taken", "scopes": ["quotes"]}, "duplicate-key-name"),
     ],

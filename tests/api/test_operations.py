@@ -61,7 +61,7 @@ async def test_metrics_in_both_formats(client: httpx2.AsyncClient, app: FastAPI)
         for sample in family.samples
         if sample.name == "http_requests_total"
     }
-    assert ("/v1/items/{item:path}/price", "404") in counted, "by route template, not by address"
+    assert ("/v1/items/{item}/price", "404") in counted, "by route template, not by address"
     openmetrics = await admin(app, "/metrics", accept="application/openmetrics-text; version=1.0.0")
     assert openmetrics.headers["content-type"].startswith("application/openmetrics-text")
     families = parse_openmetrics(openmetrics.text)  # type: ignore[no-untyped-call]  # the library has no types here

@@ -148,7 +148,7 @@ def test_values_of_labels_and_buckets_are_documented() -> None:
 @pytest.mark.parametrize(
     ("method", "path", "handler"),
     [
-        ("GET", "/v1/items/sku:a/b/price", "/v1/items/{item:path}/price"),
+        ("GET", "/v1/items/sku:a/b/price", "/v1/items/{item}/price"),
         ("PUT", "/v1/books/default", "/v1/books/{key}"),
         ("GET", "/docs-assets/swagger-ui.css", "/docs-assets"),
         ("GET", "/nowhere/1", "none"),

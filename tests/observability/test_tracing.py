@@ -106,7 +106,7 @@ def test_a_request_with_its_statements(owner_url: URL, tmp_path: Path, kind: str
 
         line = next(line for line in lines(service, "request") if line["request_id"] == "till-7.1")
         assert (line["trace_id"], line["span_id"]) == (TRACE, root.span_id)
-        assert (line["route"], line["status"]) == ("/v1/items/{item:path}/price", 200)
+        assert (line["route"], line["status"]) == ("/v1/items/{item}/price", 200)
         assert line["bytes"] == len(answer.content)
         assert line["milliseconds"] > 0
         assert service.stop(signal.SIGTERM)[0] == 0

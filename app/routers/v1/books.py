@@ -18,7 +18,7 @@ from app.errors import (
 from app.exact_json import ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import BODY_PROBLEMS, POST_PROBLEMS, responses
-from app.routers.headers import ETAG, LOCATION, SEQ
+from app.routers.headers import ETAG, LOCATION, SEQ, answer, link
 from app.schemas.base import BookKey
 from app.schemas.book import Book, BookCreate, BookList, BookPatch
 from app.services import books
@@ -27,13 +27,21 @@ router = APIRouter(prefix="/books", tags=["books"], route_class=ExactJsonRoute)
 
 Key = Annotated[BookKey, Path(description="Key of the book", examples=["default"])]
 
+_LINKS = {
+    "book": link("read_book", {"key": "$response.body#/key"}),
+    "change": link("change_book", {"key": "$response.body#/key", "header.if-match": "$response.header.ETag"}),
+    "export": link("export", {"book": "$response.body#/key"}),
+    "schedule": link("read_schedule", {"book": "$response.body#/key"}),
+}
+
 
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
     summary="Create a book",
     dependencies=[requires(Scope.PRICES_WRITE), IDEMPOTENT],
-    responses=responses(DuplicateBook, InvalidRequest, *POST_PROBLEMS),
+    responses=responses(DuplicateBook, InvalidRequest, *POST_PROBLEMS)
+    | {201: answer(LOCATION, ETAG, SEQ, links=_LINKS)},
 )
 async def create_book(data: BookCreate, session: Writing, actor: Actor, request: Request, response: Response) -> Book:
     """A price list in one currency."""
@@ -54,7 +62,7 @@ async def list_books(session: Reading) -> BookList:
     "/{key}",
     summary="Read a book",
     dependencies=[requires(Scope.PRICES_READ)],
-    responses=responses(UnknownBook, InvalidRequest),
+    responses=responses(UnknownBook, InvalidRequest) | {200: answer(ETAG, links=_LINKS)},
 )
 async def read_book(key: Key, session: Reading, response: Response, if_none_match: IfNoneMatch = None) -> Book:
     """Currency, time zone, tax default and rounding policy."""
@@ -72,7 +80,8 @@ async def read_book(key: Key, session: Reading, response: Response, if_none_matc
     dependencies=[requires(Scope.PRICES_WRITE)],
     responses=responses(
         UnknownBook, CurrencyFixed, PreconditionFailed, PreconditionRequired, InvalidRequest, *BODY_PROBLEMS
-    ),
+    )
+    | {200: answer(ETAG, sometimes=[SEQ], links=_LINKS)},
 )
 async def change_book(
     key: Key,

@@ -1,5 +1,6 @@
 """The feed of changes."""
 
+import re
 from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Annotated, ClassVar
@@ -17,7 +18,7 @@ from app.feed_window import Question
 from app.models import ChangeType
 from app.observability.http_metrics import CLIENT_CLOSED_REQUEST
 from app.problems import responses
-from app.routers.headers import CACHE_CONTROL
+from app.routers.headers import CACHE_CONTROL, answer, link
 from app.schemas.base import Instant
 from app.schemas.change import ChangePage
 
@@ -45,6 +46,7 @@ Types = Annotated[
     Query(
         description=f"Only these types, with commas between them: {', '.join(ChangeType)}",
         examples=["price.recorded,price.voided"],
+        json_schema_extra={"pattern": "^({0})(,({0}))*$".format("|".join(map(re.escape, ChangeType)))},
     ),
 ]
 
@@ -57,6 +59,7 @@ Types = Annotated[
     responses=responses(UnknownSeq, FeedTruncated, HistoryDiverged, InvalidRequest)
     | {
         200: {
+            **answer(links={"next": link("read_changes", {"after": "$response.body#/next_after"})}),
             "description": "The changes; as server-sent events for those who accept them",
             "content": {EVENT_STREAM: {"schema": {"type": "string"}, "example": _EVENT}},
         }
@@ -77,7 +80,12 @@ async def read_changes(
     wait: Annotated[int, Query(ge=0, le=60, description="Seconds to wait for a change if there is none yet")] = 0,
     last_event_id: Annotated[
         str | None,
-        Header(max_length=64, description="The last event that a stream received; comes before `after` and `after_at`"),
+        Header(
+            max_length=64,
+            description="The last event that a stream received; comes before `after` and `after_at`",
+            examples=["42@2026-11-22T09:30:00.123456Z"],
+            json_schema_extra={"pattern": "^[0-9]{1,18}(@.+)?$"},
+        ),
     ] = None,
 ) -> Response:
     """Every change after a seq, in the order of the commits: none is left out, none comes twice.
@@ -91,9 +99,9 @@ async def read_changes(
             "query/after_at", "no-such-change", "is for a change that you have: there is no change 0"
         )
     question = Question(after, limit, _types(types), after_at)
+    last = None if last_event_id is None else _position(last_event_id)
     if _prefers_events(request):
-        if last_event_id is not None:
-            last = _position(last_event_id)
+        if last is not None:
             question = question._replace(after=last.seq, after_at=last.at)
         events = _while_admitted(await consumers.stream(question, place), still_admitted)
         return StreamingResponse(events, headers=_STREAMED, media_type=EVENT_STREAM)

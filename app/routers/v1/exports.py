@@ -14,7 +14,7 @@ from app.exact_json import requires
 from app.problems import responses
 from app.routers.caching import IMMUTABLE
 from app.routers.files import CSV, NDJSON, FileRoute
-from app.routers.headers import CACHE_CONTROL, CONTENT_DISPOSITION, RECORDED_AT, SEQ
+from app.routers.headers import CACHE_CONTROL, CONTENT_DISPOSITION, RECORDED_AT, SEQ, answer
 from app.schemas import examples
 from app.services import exports
 from app.services.exports import Format
@@ -49,13 +49,7 @@ router = APIRouter(tags=["price lists"], route_class=FileRoute)
                     },
                 },
             },
-            "headers": {
-                SEQ: {"description": "The last change taken into account", "schema": {"type": "integer"}},
-                RECORDED_AT: {
-                    "description": "When that change was recorded: the feed's `after_at`",
-                    "schema": {"type": "string", "format": "date-time"},
-                },
-            },
+            **answer(SEQ, RECORDED_AT, CONTENT_DISPOSITION),
         },
     },
 )

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
+from pydantic import Field
 from starlette.exceptions import HTTPException
 
 from app import idempotency
@@ -40,10 +41,11 @@ from app.errors import (
 )
 from app.exact_json import requires
 from app.idempotency import IDEMPOTENT, IDEMPOTENT_UPLOAD
+from app.import_columns import COLUMNS
 from app.import_files import CHARSETS
 from app.problems import POST_PROBLEMS, responses
 from app.routers.files import CSV, NDJSON, FileRoute
-from app.routers.headers import CACHE_CONTROL, CONTENT_DISPOSITION, LOCATION, SEQ
+from app.routers.headers import CACHE_CONTROL, CONTENT_DISPOSITION, LOCATION, SEQ, answer, link, next_page
 from app.schemas.base import BookKey, Moment, Rate
 from app.schemas.import_run import ImportList, ImportRows, ImportRun, ImportState, RowStatus
 from app.services import import_reports, import_uploads, imports
@@ -65,10 +67,9 @@ Cursor = Annotated[str | None, Query(description="`next` of the page before")]
 
 
 async def _format(
-    content_type: Annotated[
-        str | None, Header(description="`text/csv` or `application/x-ndjson`, with a `charset` if it is not UTF-8")
-    ] = None,
-    content_encoding: Annotated[str | None, Header(description="Must be absent: send the file as it is")] = None,
+    # OpenAPI has these with the body.
+    content_type: Annotated[str | None, Header(include_in_schema=False)] = None,
+    content_encoding: Annotated[str | None, Header(include_in_schema=False)] = None,
 ) -> tuple[Literal["csv", "ndjson"], str]:
     media_type, *parameters = (part.strip() for part in (content_type or "").lower().split(";"))
     if media_type not in _FORMATS:
@@ -84,7 +85,11 @@ async def _format(
 
 async def _digest(
     content_digest: Annotated[
-        str | None, Header(description="RFC 9530, such as `sha-256=:...:`; a file that does not fit it is refused")
+        str | None,
+        Header(
+            description="RFC 9530, such as `sha-256=:...:`; a file that does not fit it is refused",
+            json_schema_extra={"pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$"},
+        ),
     ] = None,
 ) -> bytes | None:
     for algorithm, value in re.findall(r"([a-z0-9-]+)=:([A-Za-z0-9+/=]*):", content_digest or ""):
@@ -101,8 +106,16 @@ async def _digest(
     )
 
 
+_ID = {"import_id": "$response.body#/id"}
+_LINKS = {
+    "import": link("read_import", _ID),
+    "rows": link("read_rows", _ID),
+    "apply": link("apply_import", _ID),
+    "cancel": link("cancel_import", _ID),
+}
 _BODY: dict[str, Any] = {
     "requestBody": {
+        "description": "The file as it is, without Content-Encoding; with a `charset` if it is not UTF-8",
         "required": True,
         "content": {
             CSV: {
@@ -128,7 +141,12 @@ _BODY: dict[str, Any] = {
         **responses(
             UnknownBook, InvalidRequest, UnreadableFile, ImportHasErrors, ImportConflict, ImportNotOpen, *POST_PROBLEMS
         ),
-        200: {"model": ImportRun, "description": "The same file for the same book and instant: that import"},
+        201: answer(LOCATION, sometimes=[SEQ], links=_LINKS),
+        200: {
+            "model": ImportRun,
+            "description": "The same file for the same book and instant: that import",
+            **answer(LOCATION, sometimes=[SEQ], links=_LINKS),
+        },
     },
     openapi_extra=_BODY,
 )
@@ -160,7 +178,7 @@ async def create_import(
     ] = Decimal(50),
     decimal: Annotated[Literal[".", ","], Query(description="The sign before the decimals in a CSV file")] = ".",
     mapping: Annotated[
-        list[str],
+        list[Annotated[str, Field(json_schema_extra={"pattern": f"^({'|'.join(COLUMNS)})(:[^\\x00-\\x1f\\x7f]+)?$"})]],
         Query(
             description="`field:column`, repeated; several for one field are tried in turn. `sku:{a} {b}` joins "
             "columns. With a mapping, only what it names is read",
@@ -226,7 +244,12 @@ def _answered(response: Response, document: ImportRun) -> ImportRun:
     return document
 
 
-@router.get("", summary="List the imports", dependencies=[requires(Scope.IMPORTS)], responses=responses(InvalidRequest))
+@router.get(
+    "",
+    summary="List the imports",
+    dependencies=[requires(Scope.IMPORTS)],
+    responses=responses(InvalidRequest) | {200: answer(links=next_page("list_imports"))},
+)
 async def list_imports(
     session: Reading,
     cursors: CursorCodec,
@@ -240,10 +263,11 @@ async def list_imports(
 
 
 @router.post(
-    "/{import_id}:apply",
+    "/{import_id:segment}:apply",
     summary="Apply a preview",
     dependencies=[requires(Scope.IMPORTS), IDEMPOTENT],
-    responses=responses(UnknownImport, ImportNotOpen, ImportConflict, ImportHasErrors, InvalidRequest, *POST_PROBLEMS),
+    responses=responses(UnknownImport, ImportNotOpen, ImportConflict, ImportHasErrors, InvalidRequest, *POST_PROBLEMS)
+    | {200: answer(sometimes=[SEQ])},
 )
 async def apply_import(
     import_id: Id, database: Connections, place: RequestPlace, actor: Actor, may_correct: MayCorrect, response: Response
@@ -259,13 +283,14 @@ async def apply_import(
 
 
 @router.get(
-    "/{import_id}/rows",
+    "/{import_id:segment}/rows",
     summary="What the rows of an import do",
     dependencies=[requires(Scope.IMPORTS)],
     response_model=ImportRows,
     responses={
         **responses(UnknownImport, InvalidRequest),
         200: {
+            **answer(sometimes=[CONTENT_DISPOSITION], links=next_page("read_rows")),
             "content": {
                 CSV: {
                     "schema": {"type": "string"},
@@ -275,7 +300,7 @@ async def apply_import(
                     "schema": {"type": "string"},
                     "example": '{"sku":"FR-R92B","import_errors":"amount is required"}\n',
                 },
-            }
+            },
         },
     },
 )
@@ -324,10 +349,10 @@ async def read_rows(
 
 
 @router.get(
-    "/{import_id}",
+    "/{import_id:segment}",
     summary="Read an import",
     dependencies=[requires(Scope.IMPORTS)],
-    responses=responses(UnknownImport, InvalidRequest),
+    responses=responses(UnknownImport, InvalidRequest) | {200: answer(sometimes=[SEQ], links=_LINKS)},
 )
 async def read_import(import_id: Id, session: Reading, response: Response) -> ImportRun:
     """Where it stands, and how many rows do what."""
@@ -335,7 +360,7 @@ async def read_import(import_id: Id, session: Reading, response: Response) -> Im
 
 
 @router.delete(
-    "/{import_id}",
+    "/{import_id:segment}",
     summary="Cancel an import",
     dependencies=[requires(Scope.IMPORTS)],
     responses=responses(UnknownImport, ImportNotOpen, InvalidRequest),

@@ -31,7 +31,7 @@ from app.errors import (
 from app.exact_json import ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import BODY_PROBLEMS, POST_PROBLEMS, responses
-from app.routers.headers import ETAG, LOCATION, SEQ
+from app.routers.headers import ETAG, LOCATION, SEQ, answer, link, next_page
 from app.schemas.base import Gtin, Name, Sku
 from app.schemas.item import Item, ItemCreate, ItemList, ItemPatch, PricedItem
 from app.services import items
@@ -39,13 +39,27 @@ from app.services.ledger import Written
 
 router = APIRouter(prefix="/items", tags=["items"], route_class=ExactJsonRoute)
 
+_ITEM = {"item": "$response.body#/id"}
+_LINKS = {
+    "item": link("read_item", _ITEM),
+    "change": link("change_item", _ITEM | {"header.if-match": "$response.header.ETag"}),
+    "archive": link("archive_item", _ITEM | {"header.if-match": "$response.header.ETag"}),
+    "record": link("record_price", _ITEM),
+    "price": link("read_price", _ITEM),
+    "prices": link("read_prices", _ITEM),
+    "prior-price": link("read_prior_price", _ITEM),
+    "quote": link("make_quote", {}, {"lines": [{"item": "{$response.body#/id}"}]}),
+    "lookup": link("look_up_prices", {}, {"lines": [{"item": "{$response.body#/id}"}]}),
+}
+
 
 @router.post(
     "",
     status_code=status.HTTP_201_CREATED,
     summary="Create an item",
     dependencies=[requires(Scope.ITEMS_WRITE), IDEMPOTENT],
-    responses=responses(UnknownBook, DuplicateSku, DuplicateGtin, InvalidRequest, *POST_PROBLEMS),
+    responses=responses(UnknownBook, DuplicateSku, DuplicateGtin, InvalidRequest, *POST_PROBLEMS)
+    | {201: answer(LOCATION, ETAG, SEQ, links=_LINKS)},
 )
 async def create_item(
     data: ItemCreate,
@@ -71,7 +85,7 @@ async def create_item(
     "",
     summary="List items with their prices",
     dependencies=[requires(Scope.ITEMS_READ, Scope.PRICES_READ)],
-    responses=responses(UnknownBook, InvalidRequest),
+    responses=responses(UnknownBook, InvalidRequest) | {200: answer(links=next_page("list_items"))},
 )
 async def list_items(
     session: Reading,
@@ -93,10 +107,10 @@ async def list_items(
 
 
 @router.get(
-    "/{item:path}",
+    "/{item:item}",
     summary="Read an item",
     dependencies=[requires(Scope.ITEMS_READ)],
-    responses=responses(UnknownItem, InvalidRequest),
+    responses=responses(UnknownItem, InvalidRequest) | {200: answer(ETAG)},
 )
 async def read_item(key: ItemAddress, session: Reading, response: Response, if_none_match: IfNoneMatch = None) -> Item:
     """The item itself; its price is at `/price`."""
@@ -116,11 +130,11 @@ _CHANGE_PROBLEMS = responses(
     DuplicateGtin,
     InvalidRequest,
     *BODY_PROBLEMS,
-)
+) | {200: answer(ETAG, sometimes=[SEQ], links=_LINKS)}
 
 
 @router.patch(
-    "/{item:path}", summary="Change an item", dependencies=[requires(Scope.ITEMS_WRITE)], responses=_CHANGE_PROBLEMS
+    "/{item:item}", summary="Change an item", dependencies=[requires(Scope.ITEMS_WRITE)], responses=_CHANGE_PROBLEMS
 )
 async def change_item(
     key: ItemAddress,
@@ -137,10 +151,11 @@ async def change_item(
 
 
 @router.delete(
-    "/{item:path}",
+    "/{item:item}",
     summary="Archive an item",
     dependencies=[requires(Scope.ITEMS_WRITE)],
-    responses=responses(UnknownItem, PreconditionFailed, PreconditionRequired, InvalidRequest),
+    responses=responses(UnknownItem, PreconditionFailed, PreconditionRequired, InvalidRequest)
+    | {200: answer(ETAG, sometimes=[SEQ], links=_LINKS)},
 )
 async def archive_item(
     key: ItemAddress, session: Writing, actor: Actor, response: Response, if_match: IfMatch = None

@@ -10,7 +10,7 @@ from app.errors import DuplicateKeyName, InvalidRequest, TooManyKeys, UnknownKey
 from app.exact_json import ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT, STORED_AS
 from app.problems import POST_PROBLEMS, responses
-from app.routers.headers import CACHE_CONTROL, LOCATION
+from app.routers.headers import CACHE_CONTROL, LOCATION, answer, link, next_page
 from app.schemas.key import Key, KeyCreate, KeyList, NewKey, WhoAmI
 from app.services import keys
 
@@ -18,13 +18,19 @@ router = APIRouter(tags=["keys"], route_class=ExactJsonRoute)
 
 Id = Annotated[str, Path(description="The key's id: the part between `pb_` and the secret", max_length=100)]
 
+_LINKS = {
+    "key": link("read_key", {"key_id": "$response.body#/id"}),
+    "revoke": link("revoke_key", {"key_id": "$response.body#/id"}),
+}
+
 
 @router.post(
     "/keys",
     status_code=status.HTTP_201_CREATED,
     summary="Make a key",
     dependencies=[requires(Scope.ADMIN), IDEMPOTENT],
-    responses=responses(DuplicateKeyName, TooManyKeys, InvalidRequest, *POST_PROBLEMS),
+    responses=responses(DuplicateKeyName, TooManyKeys, InvalidRequest, *POST_PROBLEMS)
+    | {201: answer(LOCATION, links=_LINKS)},
 )
 async def create_key(
     data: KeyCreate, session: Writing, ring: Keys, actor: Actor, request: Request, response: Response
@@ -38,7 +44,12 @@ async def create_key(
     return key
 
 
-@router.get("/keys", summary="List the keys", dependencies=[requires(Scope.ADMIN)], responses=responses(InvalidRequest))
+@router.get(
+    "/keys",
+    summary="List the keys",
+    dependencies=[requires(Scope.ADMIN)],
+    responses=responses(InvalidRequest) | {200: answer(links=next_page("list_keys"))},
+)
 async def list_keys(
     session: Reading,
     cursors: CursorCodec,

@@ -40,7 +40,7 @@ from app.exact_json import ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import POST_PROBLEMS, responses
 from app.routers.caching import IMMUTABLE, cacheable, max_age
-from app.routers.headers import SEQ
+from app.routers.headers import ETAG, SEQ, answer, link, next_page
 from app.schemas.price import (
     Lookup,
     LookupAnswer,
@@ -59,11 +59,12 @@ router = APIRouter(tags=["prices"], route_class=ExactJsonRoute)
 
 
 @router.get(
-    "/items/{item:path}/price",
+    "/items/{item:item}/price",
     summary="What does the item cost?",
     dependencies=[requires(Scope.PRICES_READ)],
     response_model=PriceAnswer,
-    responses=responses(UnknownItem, UnknownBook, NoPrice, NotForSale, UnknownSeq, InvalidRequest),
+    responses=responses(UnknownItem, UnknownBook, NoPrice, NotForSale, UnknownSeq, InvalidRequest)
+    | {200: answer(ETAG)},
 )
 async def read_price(
     key: ItemAddress,
@@ -92,11 +93,11 @@ async def read_price(
 
 
 @router.get(
-    "/items/{item:path}/prices",
+    "/items/{item:item}/prices",
     summary="The item's prices over time",
     dependencies=[requires(Scope.PRICES_READ)],
     response_model=Timeline | PriceRows,
-    responses=responses(UnknownItem, UnknownBook, UnknownSeq, InvalidRequest),
+    responses=responses(UnknownItem, UnknownBook, UnknownSeq, InvalidRequest) | {200: answer(ETAG)},
 )
 async def read_prices(
     key: ItemAddress,
@@ -125,11 +126,21 @@ async def read_prices(
 
 
 @router.post(
-    "/items/{item:path}/prices",
+    "/items/{item:item}/prices",
     status_code=status.HTTP_201_CREATED,
     summary="Record a price",
     dependencies=[requires(Scope.PRICES_WRITE), IDEMPOTENT],
-    responses=responses(UnknownItem, UnknownBook, ItemArchived, AlreadySuperseded, InvalidRequest, *POST_PROBLEMS),
+    responses=responses(UnknownItem, UnknownBook, ItemArchived, AlreadySuperseded, InvalidRequest, *POST_PROBLEMS)
+    | {
+        201: answer(
+            SEQ,
+            links={
+                "void": link("void_price", {"price_id": "$response.body#/id"}),
+                "price": link("read_price", {"item": "$response.body#/item_id", "book": "$response.body#/book"}),
+                "prices": link("read_prices", {"item": "$response.body#/item_id", "book": "$response.body#/book"}),
+            },
+        )
+    },
 )
 async def record_price(
     key: ItemAddress,
@@ -150,7 +161,7 @@ async def record_price(
 
 
 @router.get(
-    "/items/{item:path}/prior-price",
+    "/items/{item:item}/prior-price",
     summary="The lowest price before a reduction",
     dependencies=[requires(Scope.PRICES_READ)],
     responses=responses(UnknownItem, UnknownBook, NoPrice, HistoryTooShort, InvalidRequest),
@@ -175,7 +186,7 @@ async def read_prior_price(
     "/prices/{price_id}",
     summary="Void a price",
     dependencies=[requires(Scope.PRICES_WRITE)],
-    responses=responses(UnknownPrice, AlreadySuperseded, InvalidRequest),
+    responses=responses(UnknownPrice, AlreadySuperseded, InvalidRequest) | {200: answer(SEQ)},
 )
 async def void_price(
     price_id: Annotated[UUID, Path(description="Id of the price row")],
@@ -208,7 +219,7 @@ async def look_up_prices(data: Lookup, session: Reading) -> LookupAnswer:
     "/schedule",
     summary="What changes next?",
     dependencies=[requires(Scope.PRICES_READ)],
-    responses=responses(UnknownBook, InvalidRequest),
+    responses=responses(UnknownBook, InvalidRequest) | {200: answer(links=next_page("read_schedule"))},
 )
 async def read_schedule(
     session: Reading,

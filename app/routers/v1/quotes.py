@@ -13,6 +13,7 @@ from app.errors import InvalidRequest, NoPrice, NotForSale, UnknownBook, Unknown
 from app.exact_json import ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import POST_PROBLEMS, responses
+from app.routers.headers import answer, link
 from app.schemas.quote import Quote, QuoteRequest, Verification
 from app.services import quotes
 
@@ -25,7 +26,7 @@ _PROBLEMS = (UnknownBook, UnknownItem, NoPrice, NotForSale, InvalidRequest, *POS
     "/quotes",
     summary="What does it cost together?",
     dependencies=[requires(Scope.QUOTES), IDEMPOTENT],
-    responses=responses(*_PROBLEMS),
+    responses=responses(*_PROBLEMS) | {200: answer(links={"verify": link("verify_quote", {}, "$response.body")})},
 )
 async def make_quote(
     data: QuoteRequest,
