@@ -148,7 +148,7 @@ def _batch(items: int, rows: int | None, *, at: bool) -> Select[Any]:
     statement = (
         select(
             page.c.id.label("page_id"),
-            ledger.instant_of(known_seq).label("recorded_at"),
+            ledger.instant_of(known_seq).label("pinned_at"),
             case((is_first, version.c.document)).label("document"),
             *(getattr(row, column.key) for column in PriceRow.__table__.columns),
         )
@@ -209,7 +209,7 @@ async def read_batch(session: ReadSession, asked: Asked, after: UUID) -> tuple[l
     found = (await session.execute(_batch(_ITEMS, _ROWS, at=asked.at is not None), values)).mappings().all()
     if not found:
         return [], None
-    if found[0]["recorded_at"] != asked.recorded_at:
+    if found[0]["pinned_at"] != asked.recorded_at:
         raise HistoryDiverged(
             "The ledger was replaced while it was exported: a backup was restored, or a standby that lacked changes "
             "took over. Begin again."

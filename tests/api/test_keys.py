@@ -178,6 +178,34 @@ async def test_a_long_poll_that_waited_over_the_end_of_its_key_is_refused(guard:
     assert (await poll).status_code == 401
 
 
+async def test_a_key_that_is_revoked_while_its_body_arrives_writes_nothing(guard: Guarded) -> None:
+    scopes = ["items:write", "prices:write", "imports"]
+
+    async def body(key: dict[str, Any], *parts: bytes) -> AsyncIterator[bytes]:
+        yield parts[0]
+        await guard.delete(f"/v1/keys/{key['id']}", headers=ADMIN)
+        await eventually(guard, key["key"], 401)
+        yield parts[1]
+
+    for path, kind, parts in (
+        ("/v1/items", "application/json", (b'{"name": "A", ', b'"price": {"amount": "1"}}')),
+        ("/v1/imports?mode=apply", "text/csv", (b"sku,name,amount\n", b"B,B,1\n")),
+    ):
+        key = await make_key(guard, "late", scopes)
+        headers = bearer(key["key"]) | {"Content-Type": kind}
+        refused = await guard.post(path, content=body(key, *parts), headers=headers)
+        assert refused.status_code == 401, refused.text
+    assert (await guard.get("/v1/items", headers=ADMIN)).json()["items"] == []
+
+
+async def test_who_revokes_a_key_waits_for_no_writer(guard: Guarded, owner: asyncpg.Connection) -> None:
+    key = await make_key(guard, "till", ["quotes"])
+    async with owner.transaction():
+        await owner.execute("SELECT FROM ledger FOR UPDATE")
+        assert (await guard.delete(f"/v1/keys/{key['id']}", headers=ADMIN)).status_code == 200
+        await eventually(guard, key["key"], 401)
+
+
 async def test_a_key_expires_by_itself(guard: Guarded) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=3)
     key = await make_key(guard, "guest", ["quotes"], expires_at=soon.isoformat())
@@ -260,6 +288,15 @@ class TestCorrections:
         assert moved.status_code == 201
         assert (await guard.delete(f"/v1/prices/{moved.json()['id']}", headers=buyer)).status_code == 200
         assert (await guard.delete(f"/v1/prices/{row['id']}", headers=ADMIN)).status_code == 200
+
+    async def test_days_and_rounding_of_a_book_with_prices(self, guard: Guarded, buyer: dict[str, str]) -> None:
+        await self.item(guard)
+        for change in ({"time_zone": "Europe/Berlin"}, {"rounding": {"mode": "down"}}):
+            refused = await guard.patch("/v1/books/default", json=change, headers=buyer | {"If-Match": "*"})
+            assert refused.status_code == 403, refused.text
+            assert refused.json()["errors"][0]["code"] == "needs-prices-correct"
+        renamed = await guard.patch("/v1/books/default", json={"name": "B"}, headers=buyer | {"If-Match": "*"})
+        assert renamed.status_code == 200, renamed.text
 
     async def test_an_import(self, guard: Guarded, buyer: dict[str, str]) -> None:
         rows = b"sku,name,amount,valid_from\nP,P,1,2020-01-01T00:00:00Z\nQ,Q,1,\n"
