@@ -181,10 +181,13 @@ async def test_knowledge_begins_at_the_same_instant(
     address = await shop(client, zone)
     moment = datetime.fromisoformat(instant)
     try:
-        # The next change is recorded a microsecond later, the one after it two.
-        await owner.execute("UPDATE ledger SET recorded_at = $1", moment - 2 * MICROSECOND)
+        await owner.execute("UPDATE ledger SET recorded_at = $1", moment)
         rows = [await record(client, address, amount, valid_from=LONG_AGO) for amount in ("10", "11", "12")]
-        assert rows[1]["recorded_at"] == instant
+        for row, at in zip(rows, (moment - MICROSECOND, moment, moment + MICROSECOND), strict=True):
+            async with owner.transaction():
+                await owner.execute("SET LOCAL session_replication_role = replica")
+                await owner.execute("UPDATE price_rows SET recorded_at = $2 WHERE seq = $1", row["seq"], at)
+                await owner.execute("UPDATE changes SET at = $2 WHERE seq = $1", row["seq"], at)
         query = {"at": "2024-01-01T00:00:00Z"}
         found = await get(client, f"{address}/price", **query, known_at=text)
         assert (found["amount"], found["known_seq"]) == ("11.00", rows[1]["seq"])
