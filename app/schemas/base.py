@@ -89,6 +89,10 @@ DecimalString = Annotated[
 """A decimal in an answer, in plain notation. Sums may have more digits than any input."""
 
 
+Truth = Annotated[bool, Field(strict=True)]
+"""A boolean of JSON, and nothing that could stand for one."""
+
+
 def _moment(value: Any) -> datetime | date:
     try:
         return instants.parse(value)

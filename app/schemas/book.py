@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 from app import instants, money
 from app.money import RoundingLevel, RoundingMode
 from app.schemas import examples
-from app.schemas.base import Amount, BookKey, DecimalString, Input, Name, Output
+from app.schemas.base import Amount, BookKey, DecimalString, Input, Name, Output, Truth
 
 
 def _currency(code: str) -> str:
@@ -78,7 +78,7 @@ class BookCreate(Input):
     name: Name
     currency: Currency
     time_zone: TimeZone = "UTC"
-    tax_included: bool = Field(False, description="Whether new price rows contain tax, unless they say otherwise")
+    tax_included: Truth = Field(False, description="Whether new price rows contain tax, unless they say otherwise")
     rounding: RoundingInput = RoundingInput()
 
 
@@ -92,7 +92,7 @@ class BookPatch(Input):
     name: Name = Field(default=None)  # type: ignore[assignment]  # absent means unchanged; null is refused
     currency: Currency = Field(default=None, description="Only while the book has no prices")  # type: ignore[assignment]  # as for name
     time_zone: TimeZone = Field(default=None)  # type: ignore[assignment]  # as for name
-    tax_included: bool = Field(default=None)  # type: ignore[assignment]  # as for name
+    tax_included: Truth = Field(default=None)  # type: ignore[assignment]  # as for name
     rounding: RoundingInput = Field(default=None, description="Merged field by field")  # type: ignore[assignment]  # as for name
 
     @model_validator(mode="after")

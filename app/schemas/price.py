@@ -8,7 +8,7 @@ from uuid import UUID
 from pydantic import ConfigDict, Field
 
 from app.schemas import examples
-from app.schemas.base import Amount, BookKey, DecimalString, Input, Line, Moment, Output, Quantity, Rate, Reason
+from app.schemas.base import Amount, BookKey, DecimalString, Input, Line, Moment, Output, Quantity, Rate, Reason, Truth
 from app.timeline import Outcome
 
 ONE = "1"
@@ -39,7 +39,7 @@ class PriceCreate(Input):
     )
     tax_rate: Rate | None = Field(None, description="Tax in percent; or give `tax`, or neither")
     tax: Amount | None = Field(None, description="Tax as an amount per `per` units")
-    tax_included: bool | None = Field(None, description="Whether `amount` contains the tax; default: the book's")
+    tax_included: Truth | None = Field(None, description="Whether `amount` contains the tax; default: the book's")
     valid_from: Moment | None = Field(None, description="First instant; default: now")
     valid_to: Moment | None = Field(None, description="First instant after the end; null: until something newer")
     supersedes: UUID | None = Field(None, description="Id of the price row that this one corrects")

@@ -5,13 +5,13 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.money import RoundingLevel, RoundingMode
 from app.quoting import RATED_CATEGORIES
 from app.schemas import examples
-from app.schemas.base import Amount, BookKey, DecimalString, Input, Line, Moment, Output, Quantity, Rate, Reason
+from app.schemas.base import Amount, BookKey, Input, Line, Moment, Output, Quantity, Rate, Reason, Truth
 from app.schemas.base import SignedDecimal as Signed
 from app.schemas.book import Currency
 
@@ -64,7 +64,7 @@ class QuoteDocumentAdjustment(QuoteAdjustment):
     tax_category: TaxCategory | None = Field(
         default="S", description="null: no tax is stated; it adds to net and gross alone"
     )
-    tax_included: bool | None = Field(None, description="Default: that of the quote")
+    tax_included: Truth | None = Field(None, description="Default: that of the quote")
 
     @model_validator(mode="after")
     def _taxed_or_not(self) -> Self:
@@ -90,7 +90,7 @@ class QuoteLine(Input):
         description="Default: the item's, or S without an item. null: no tax is stated; the line adds to net and gross "
         "alone",
     )
-    tax_included: bool | None = Field(None, description="Whether `unit_price` contains the tax; default: the quote's")
+    tax_included: Truth | None = Field(None, description="Whether `unit_price` contains the tax; default: the quote's")
     adjustments: list[QuoteAdjustment] = Field(default_factory=list, max_length=100)
 
     @property
@@ -138,7 +138,7 @@ class QuoteRequest(Input):
     )
     currency: Currency | None = Field(None, description="Instead of a book, if every line has a `unit_price`")
     at: Moment | None = Field(None, description="The instant whose prices are asked for; default: now")
-    tax_included: bool | None = Field(
+    tax_included: Truth | None = Field(
         None, description="Whether `unit_price` and document adjustments contain the tax; default: the book's"
     )
     rounding: QuoteRounding | None = Field(None, description="Default: the book's policy")
@@ -154,8 +154,15 @@ class QuoteRequest(Input):
 
 
 # Of a quote that is sent back, text may be shown again as what differs: it must be short, and something that JSON can
-# hold. A limit of its length makes pydantic refuse halves of surrogate pairs.
-Figure = Annotated[DecimalString, Field(max_length=200)]
+# hold. A limit of its length makes pydantic refuse halves of surrogate pairs. One that is no number is different, too,
+# so its schema has no pattern.
+Figure = Annotated[
+    str,
+    Field(max_length=200),
+    WithJsonSchema(
+        {"type": "string", "maxLength": 200, "description": "Decimal in plain notation", "examples": ["19.99"]}
+    ),
+]
 
 
 class QuotedAdjustment(Output):
