@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import re
+import resource
 import socket
 import time
 from collections.abc import Iterator
@@ -124,6 +126,16 @@ def test_a_head_within_the_limits_is_read(service: Service) -> None:
     assert everything_sent_to(service, GET_ % b"".join(FIELDS[:60])).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.fixture
+def few_files() -> Iterator[None]:
+    """Processes that are started may have no more open files than many a shell allows, unless they ask for more."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.usefixtures("few_files")
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
 def test_connections_beyond_the_limit_are_refused(settings: dict[str, object], tmp_path: Path, kind: str) -> None:
     with (
@@ -140,6 +152,8 @@ def test_connections_beyond_the_limit_are_refused(settings: dict[str, object], t
             assert answer.startswith(b"HTTP/1.1 503 ")
             assert b"retry-after: 1\r\n" in answer.lower()
             assert "(MAX_CONNECTIONS)" in problem(answer)["detail"]
+        limits = Path(f"/proc/{service.process.pid}/limits").read_text()
+        assert re.search(r"^Max open files +1005 ", limits, re.MULTILINE)
         # Also one that says nothing.
         assert everything_sent_to(service, b"") == b""
         assert httpx2.get(f"{service.admin}/livez").status_code == 200
