@@ -1,7 +1,9 @@
 """Whether the database is there: found out once for all requests, so that each need not wait to hear that it is not.
 
-A circuit breaker. It opens when a connection cannot be made, or the server leaves everything unanswered, and then
-refuses requests at once while one look after the other is made. The first that is answered closes it.
+A circuit breaker. A connection that cannot be made, or a server that leaves everything unanswered, is looked after. If
+that look fails, too, the circuit is open: requests are refused at once while one look after the other is made, and the
+first that is answered closes it. What was connected and asked before is left to end by itself, unless the server is
+silent: that no connection can be made says nothing about those that there are.
 """
 
 import asyncio
@@ -31,6 +33,7 @@ class Circuit:
     def __init__(
         self,
         silence_seconds: float,
+        connect_seconds: float,
         *,
         waiting: Callable[[], bool],
         answered_at: Callable[[], float],
@@ -38,12 +41,16 @@ class Circuit:
     ) -> None:
         """Make a closed one.
 
-        :param silence_seconds: how long everything may stay unanswered before it is looked after, and so long a look.
+        :param silence_seconds: how long everything may stay unanswered before it is looked after, and so long a look,
+            or twice as long as the last connection took to open.
+        :param connect_seconds: how long opening a connection may take.
         :param waiting: whether anything is being asked of the database.
         :param answered_at: when a statement was last answered, on the monotonic clock.
         :param explain: what an error means, for the log.
         """
         self._silence_seconds = silence_seconds
+        self._connect_seconds = connect_seconds
+        self._connecting_took_seconds = 0.0
         self._waiting = waiting
         self._statement_answered_at = answered_at
         self._explain = explain
@@ -61,7 +68,7 @@ class Circuit:
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[None]:
-        """Ask the database during the block, which ends when the circuit opens, whatever it waits for.
+        """Ask the database during the block, which ends when the server is found silent, whatever it waits for.
 
         :raises DatabaseUnavailable: at once, if the database is away.
         :raises Exception: what the connection failed with, if it goes away.
@@ -93,17 +100,24 @@ class Circuit:
         try:
             connection, server = await primary.find(**options)
         except Exception as error:
-            # What else is answered meanwhile shows that the database is there.
-            if _away(error) and self._answered_at < began:
-                self._open(error)
+            if primary.is_away(error):
+                self.look()
             raise
         if self._failure is not None:
             # It opened meanwhile, so this one may lead to a server that is lost.
             connection.terminate()
             raise self._failure.with_traceback(None)
         self._connected_at = time.monotonic()
+        self._connecting_took_seconds = self._connected_at - began
+        # A server that is lost behind an address that leads to another one now: nobody else will tell.
+        primary.keep_alive(connection, idle_seconds=self._silence_seconds, probe_seconds=self._silence_seconds)
         self._connections[connection] = server
         return connection
+
+    def look(self) -> None:
+        """Find out whether the database is there, and which server it is, unless somebody does already."""
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._find_out(), name="look for the database")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -132,70 +146,65 @@ class Circuit:
         while True:
             await asyncio.sleep(pause)
             now, answered = time.monotonic(), self._answered_at
-            if self.open or answered != last or not self._waiting():
+            if answered != last or not self._waiting():
                 last, silent_since = answered, None
             elif silent_since is None:
                 silent_since = now
             elif now - silent_since > self._silence_seconds:
                 silent_since = None
-                await self._look_after_silence()
+                if not self.open:
+                    await self._find_out()
+                if primary.is_silent(self._failure) and self._answered_at < now:
+                    self._end_everything()
 
-    async def _look_after_silence(self) -> None:
-        """Tell a server that answers nothing from statements that take long."""
+    async def _find_out(self) -> None:
         began = time.monotonic()
-        server, failure = await self._look()
-        if failure is None:
+        server, failure = await self._look(max(self._silence_seconds, 2 * self._connecting_took_seconds))
+        if server is not None:
             # A primary that is lost with all of its network ends no connection; the one that is there now does not
             # know them.
-            self._end(lambda other: other not in (server, None))
-        elif not self.open and self._answered_at < began:
-            self._open(failure)
-
-    def _open(self, failure: BaseException) -> None:
-        if self._failure is None:
+            self._end(lambda other: other != server)
+        elif failure is not None and not self.open and self._answered_at < began:
             logger.warning("database away", reason=self._explain(failure))
             self._failure = failure.with_traceback(None)
             self._looking = asyncio.create_task(self._look_until_back(time.monotonic()), name="look for the database")
-            self._end(lambda _: True)
-            asking, self._asking = self._asking, set()
-            for limit in asking:
-                limit.reschedule(asyncio.get_running_loop().time())
 
     async def _look_until_back(self, since: float) -> None:
         while self._failure is not None:
             await asyncio.sleep(random.uniform(*_PAUSE_SECONDS))  # noqa: S311 - not a secret
-            _, failure = await self._look()
+            # A short limit would never be met where opening a connection takes longer.
+            _, failure = await self._look(max(self._silence_seconds, self._connect_seconds))
             self._failure = failure.with_traceback(None) if failure is not None else None
         self._connected_at = time.monotonic()
         logger.info("database back", seconds=round(time.monotonic() - since, 1))
 
-    async def _look(self) -> tuple[str | None, BaseException | None]:
-        """Which server answers, or why none does."""
-        server, connection = None, None
+    async def _look(self, seconds: float) -> tuple[str | None, BaseException | None]:
+        """Which server answers, or why none does; neither, if one refuses the look for a reason of its own."""
+        connection = None
         try:
-            async with asyncio.timeout(self._silence_seconds):
+            async with asyncio.timeout(seconds):
                 connection, server = await primary.find(**self._options)
                 # A pooler takes connections also for a server that is away.
                 await connection.execute("SELECT 1")
                 await connection.close()
+                return server, None
         except Exception as error:  # Whatever it is, it is not there, unless it said itself what it lacks.
             if connection is not None:
                 connection.terminate()
-            if _away(error) or not isinstance(error, asyncpg.PostgresError):
+            if primary.is_away(error) or not isinstance(error, asyncpg.PostgresError):
                 return None, error
-        return server, None
+            return None, None
+
+    def _end_everything(self) -> None:
+        self._end(lambda _: True)
+        asking, self._asking = self._asking, set()
+        for limit in asking:
+            limit.reschedule(asyncio.get_running_loop().time())
 
     def _end(self, chosen: Callable[[str], bool]) -> None:
         for connection, server in list(self._connections.items()):
             if chosen(server) and not connection.is_closed():
                 connection.terminate()
-
-
-def _away(error: BaseException) -> bool:
-    """Whether there is no server, rather than one that refuses this connection."""
-    return isinstance(error, OSError) or (
-        isinstance(error, asyncpg.PostgresError) and (error.sqlstate or "").startswith(("08", "57P"))
-    )
 
 
 def _pass_over_ended(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

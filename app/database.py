@@ -64,6 +64,7 @@ class Database:
         self._import_statement_seconds = settings.import_statement_timeout_seconds
         self.circuit = Circuit(
             settings.database_silence_seconds,
+            settings.database_connect_timeout_seconds,
             waiting=lambda: any(pool.checkedout() for _, pool in self.pools()),
             answered_at=lambda: self.answered_at,
             explain=lambda error: explain(error, self.url),

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 from typing import Any
 
 import asyncpg
@@ -12,9 +13,29 @@ from app.database_address import server_name
 _HEAD_START_SECONDS = 0.25
 """How long one server is waited for before the next is tried beside it: one that was lost does not even refuse."""
 
+_PROBES = 3
+
 
 class NoPrimaryError(ConnectionError):
     """No server that can be reached is a primary. The message says of each why not."""
+
+    def __init__(self, failures: dict[str, BaseException | None]) -> None:
+        reasons = ", ".join(f"{server} {_reason(failure)}" for server, failure in failures.items())
+        super().__init__(f"no primary can be reached: {reasons}")
+        self.silent = any(map(is_silent, failures.values())) and not any(map(_refuses_us, failures.values()))
+        """One of them does not answer, and may be the primary."""
+
+
+def is_away(failure: BaseException | None) -> bool:
+    """Whether there is no server, rather than one that refuses this connection for a reason of its own."""
+    code = (failure.sqlstate or "") if isinstance(failure, asyncpg.PostgresError) else ""
+    # A pooler refuses with 08P01 what is too much for it, among other things, and is there.
+    return isinstance(failure, OSError) or (code.startswith(("08", "57P")) and code != "08P01")
+
+
+def is_silent(failure: BaseException | None) -> bool:
+    """Whether a connection failed because nothing was answered, not even that there is no server."""
+    return failure.silent if isinstance(failure, NoPrimaryError) else isinstance(failure, TimeoutError)
 
 
 async def connect(**options: Any) -> asyncpg.Connection:
@@ -59,14 +80,38 @@ async def find(**options: Any) -> tuple[asyncpg.Connection, str]:
                 attempt.result().terminate()
 
 
+def keep_alive(connection: asyncpg.Connection, *, idle_seconds: float, probe_seconds: float) -> None:
+    """Let the system end a connection whose other end is gone without a word, within the time of the two together.
+
+    :param idle_seconds: how long nothing comes before it is asked for a sign of life.
+    :param probe_seconds: how long it is asked before it is given up.
+    """
+    end: socket.socket = connection._transport.get_extra_info("socket")  # noqa: SLF001 - asyncpg has no other way to it
+    if end.family == socket.AF_UNIX:
+        return
+    end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    options = {
+        "TCP_KEEPIDLE": max(1, round(idle_seconds)),
+        "TCP_KEEPINTVL": max(1, round(probe_seconds / _PROBES)),
+        "TCP_KEEPCNT": _PROBES,
+        "TCP_USER_TIMEOUT": round((idle_seconds + probe_seconds) * 1000),
+    }
+    for name, value in options.items():
+        if (option := getattr(socket, name, None)) is not None:  # Not every system has all of them.
+            end.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
 def _failure(failures: dict[str, BaseException | None]) -> BaseException:
-    for failure in failures.values():
-        # It is up and refuses us: whoever reads that can do something about it.
-        if isinstance(failure, asyncpg.PostgresError) and not isinstance(failure, CannotConnectNowError):
-            refusal: BaseException = failure
-            return refusal
-    reasons = ", ".join(f"{server} {_reason(failure)}" for server, failure in failures.items())
-    return NoPrimaryError(f"no primary can be reached: {reasons}")
+    refusals = [failure for failure in failures.values() if failure is not None and _refuses_us(failure)]
+    # It is up and refuses us: whoever reads that can do something about it. But a standby may refuse us, too, and then
+    # it is the primary that matters, which is away.
+    if refusals and not any(map(is_away, failures.values())):
+        return refusals[0]
+    return NoPrimaryError(failures)
+
+
+def _refuses_us(failure: BaseException | None) -> bool:
+    return isinstance(failure, asyncpg.PostgresError) and not is_away(failure)
 
 
 def _reason(failure: BaseException | None) -> str:

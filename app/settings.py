@@ -92,7 +92,7 @@ class Settings(BaseSettings):
         5.0, description="How long opening a connection may take"
     )
     database_silence_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
-        3.0, description="How long the database may answer nothing before it is looked after; so long a look may take"
+        3.0, description="How long the database may answer nothing before it is looked after"
     )
     database_statement_timeout_milliseconds: Annotated[int, Field(ge=1, le=600_000)] = Field(
         10_000, description="How long one SQL statement may run"

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import random
-import socket
 import time
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -205,19 +204,7 @@ async def _keep_alive(connection: AsyncConnection) -> None:
     for name, value in {"idle": _IDLE_SECONDS, "interval": _PROBE_SECONDS, "count": _PROBES}.items():
         await connection.execute(text(f"SET tcp_keepalives_{name} = {value}"))
     driver: Any = (await connection.get_raw_connection()).driver_connection
-    end: socket.socket = driver._transport.get_extra_info("socket")  # noqa: SLF001 - asyncpg has no other way to it
-    if end.family == socket.AF_UNIX:
-        return
-    end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    options = {
-        "TCP_KEEPIDLE": _IDLE_SECONDS,
-        "TCP_KEEPINTVL": _PROBE_SECONDS,
-        "TCP_KEEPCNT": _PROBES,
-        "TCP_USER_TIMEOUT": (_IDLE_SECONDS + _PROBE_SECONDS * _PROBES) * 1000,
-    }
-    for name, value in options.items():
-        if (option := getattr(socket, name, None)) is not None:  # Not every system has all of them.
-            end.setsockopt(socket.IPPROTO_TCP, option, value)
+    primary.keep_alive(driver, idle_seconds=_IDLE_SECONDS, probe_seconds=_PROBE_SECONDS * _PROBES)
 
 
 def _revision_if_fit(connection: Connection) -> str | None:

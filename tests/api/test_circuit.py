@@ -4,19 +4,30 @@ Every other time limit is an hour here, so what ends before that was ended by th
 """
 
 import asyncio
+import errno
 import gc
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import socket
+import struct
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
+from typing import Any
 
 import asyncpg
 import httpx2
 import pytest
+from sqlalchemy import text
 from sqlalchemy.engine import URL
 
+from app import primary
+from app.database import Database
+from app.errors import DatabaseUnavailable
 from app.main import create_app
 from app.settings import Settings
 from tests.api.test_trouble import client_of, slug
 from tests.conftest import make_settings
+from tests.support import postgres
 from tests.support.tcp_proxy import TcpProxy
 
 _HOUR = 3600
@@ -106,6 +117,172 @@ async def test_a_statement_that_takes_long_is_no_silence(
             await asyncio.sleep(PATIENT["database_silence_seconds"] * 5)
         assert (await writing).status_code == 201
     assert "database away" not in caplog.text
+
+
+@pytest.fixture
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    database = Database(settings.model_copy(update=PATIENT))
+    async with database.circuit.running():
+        yield database
+    await database.close()
+
+
+@asynccontextmanager
+async def long_statement(database: Database, seconds: float) -> AsyncIterator[None]:
+    """One that an import waits for during the block, and that has to come to its end."""
+
+    async def work() -> None:
+        async with database.importing() as session:
+            await session.execute(text(f"SELECT pg_sleep({seconds})"))
+
+    working = asyncio.create_task(work())
+    await until(lambda: any(pool.checkedout() for name, pool in database.pools() if name == "importer"))
+    await asyncio.sleep(0.3)
+    yield
+    async with asyncio.timeout(30):
+        await working
+
+
+async def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
+
+
+async def one(database: Database) -> int:
+    async with database.reading() as session:
+        return int(await session.scalar(text("SELECT 1")) or 0)
+
+
+@pytest.fixture
+async def full_pooler() -> AsyncIterator[int]:
+    """A port at which PgBouncer says that it has as many clients as it takes."""
+
+    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(struct.unpack("!I", await reader.readexactly(4))[0] - 4)
+        body = b"SFATAL\0VFATAL\0C08P01\0Mno more connections allowed (max_client_conn)\0\0"
+        writer.write(b"E" + struct.pack("!I", len(body) + 4) + body)
+        writer.close()
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+    with closing(server):
+        yield int(server.sockets[0].getsockname()[1])
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution"),
+        OSError(errno.EMFILE, "Too many open files"),
+        ConnectionResetError(errno.ECONNRESET, "Connection reset by peer"),
+        None,
+    ],
+    ids=["name", "files", "reset", "pooler"],
+)
+async def test_one_connection_that_cannot_be_made_ends_no_other(
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    failure: OSError | None,
+    full_pooler: int,
+) -> None:
+    find = primary.find
+    failing = True
+
+    async def once(**options: Any) -> Any:
+        nonlocal failing
+        if not failing:
+            return await find(**options)
+        failing = False
+        if failure is not None:
+            raise failure
+        return await find(host="127.0.0.1", port=full_pooler, user="u", database="d", ssl=False)
+
+    # Nothing is answered for as long as the import waits, so nothing tells that the database is there.
+    async with long_statement(database, 1.5):
+        monkeypatch.setattr(primary, "find", once)
+        with pytest.raises(DatabaseUnavailable):
+            await one(database)
+        assert await one(database) == 1
+    assert "database away" not in caplog.text
+
+
+async def test_as_long_as_none_can_be_made_requests_are_refused_and_what_was_asked_goes_on(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = primary.find
+
+    async def refuse(**_: Any) -> Any:
+        raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+    async with long_statement(database, 3):
+        monkeypatch.setattr(primary, "find", refuse)
+        with pytest.raises(DatabaseUnavailable):
+            await one(database)
+        await until(lambda: database.circuit.open)
+        with pytest.raises(DatabaseUnavailable, match="is looked for"):
+            await one(database)
+        # Longer than a silence: what a refused connection tells does not change by that.
+        await asyncio.sleep(PATIENT["database_silence_seconds"] * 2.5)
+        monkeypatch.setattr(primary, "find", find)
+    await until(lambda: not database.circuit.open)
+    assert await one(database) == 1
+
+
+@pytest.mark.parametrize("refusal", ["CONNECTION LIMIT 1", "NOLOGIN"])
+async def test_a_look_that_the_server_refuses_ends_nothing(
+    database: Database, server: URL, settings: Settings, refusal: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    role = settings.sqlalchemy_url.username
+    superuser = await asyncpg.connect(postgres.text(server))
+    try:
+        async with long_statement(database, 2.5):
+            await superuser.execute(f"ALTER ROLE {role} {refusal}")
+    finally:
+        await superuser.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1 LOGIN")
+        await superuser.close()
+    assert "database away" not in caplog.text
+
+
+async def test_where_connecting_takes_longer_than_a_silence_the_database_is_found(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    find, takes_seconds = primary.find, PATIENT["database_silence_seconds"] * 1.8
+
+    async def slow(**options: Any) -> Any:
+        await asyncio.sleep(takes_seconds)
+        return await find(**options)
+
+    monkeypatch.setattr(primary, "find", slow)
+    database = Database(settings.model_copy(update=PATIENT))
+    async with database.circuit.running():
+        async with asyncio.timeout(60):
+            while True:
+                try:
+                    assert await one(database) == 1
+                    break
+                except DatabaseUnavailable:
+                    await asyncio.sleep(0.05)
+        caplog.clear()
+        async with long_statement(database, 3):
+            pass
+    await database.close()
+    assert "database away" not in caplog.text
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the proxy loses connections by a filter of Linux")
+async def test_a_server_that_is_lost_behind_an_address_that_leads_to_another_is_left(own_url: URL) -> None:
+    with TcpProxy(own_url).open() as proxy:
+        async with behind(proxy) as (client, _):
+            assert (await client.get("/v1/items")).status_code == 200
+            assert (await client.post("/v1/items", json={"name": "x"})).status_code == 201
+            proxy.lose()
+            async with asyncio.timeout(60):
+                # These are on their way when it happens; the limits to statements are an hour.
+                await asyncio.gather(client.get("/v1/items"), client.post("/v1/items", json={"name": "x"}))
+                assert (await client.get("/v1/items")).status_code == 200
+                assert (await client.post("/v1/items", json={"name": "x"})).status_code == 201
 
 
 async def test_futures_that_nobody_waits_for_are_no_error_if_they_tell_the_end_of_a_connection(

@@ -1,12 +1,17 @@
 """A proxy before the database that a test can silence: both ends stay connected, and neither hears of the other."""
 
 import contextlib
+import ctypes
 import selectors
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 
 from sqlalchemy.engine import URL
+
+_SO_ATTACH_FILTER = 26
+"""Of Linux; Python does not name it."""
 
 
 class TcpProxy:
@@ -17,6 +22,7 @@ class TcpProxy:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._silent = threading.Event()
         self._done = threading.Event()
+        self._clients: list[socket.socket] = []
         self._thread = threading.Thread(target=self._forward, daemon=True)
 
     @property
@@ -31,6 +37,17 @@ class TcpProxy:
     def resume(self) -> None:
         """Forward again, also what was said meanwhile."""
         self._silent.clear()
+
+    def lose(self) -> None:
+        """Lose the connections of now without a word, as if what they lead to were gone; new ones are forwarded.
+
+        Not even the system acknowledges any more what arrives on them: each has a filter that lets nothing pass.
+        """
+        drop_all = ctypes.create_string_buffer(bytes([6, 0, 0, 0, 0, 0, 0, 0]))  # BPF: return 0
+        program = struct.pack("HP", 1, ctypes.addressof(drop_all))
+        for client in self._clients:
+            with contextlib.suppress(OSError):
+                client.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
 
     @contextlib.contextmanager
     def open(self) -> Iterator["TcpProxy"]:
@@ -61,6 +78,7 @@ class TcpProxy:
                         self._done.wait(0.05)
                     elif key.fileobj is self._listener:
                         pair = (stack.enter_context(self._listener.accept()[0]), stack.enter_context(self._connect()))
+                        self._clients.append(pair[0])
                         for here, there in (pair, pair[::-1]):
                             selector.register(here, selectors.EVENT_READ, there)
                     else:
