@@ -9,7 +9,8 @@ import gc
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
 from typing import Any
 
@@ -135,12 +136,18 @@ async def long_statement(database: Database, seconds: float) -> AsyncIterator[No
             await session.execute(text(f"SELECT pg_sleep({seconds})"))
 
     working = asyncio.create_task(work())
+    await until(lambda: any(pool.checkedout() for name, pool in database.pools() if name == "importer"))
+    await asyncio.sleep(0.3)
+    yield
     async with asyncio.timeout(30):
-        while not database.importer.sync_engine.pool.checkedout():  # type: ignore[attr-defined]  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.3)
-        yield
         await working
+
+
+async def until(done: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not done():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.01)
 
 
 async def one(database: Database) -> int:
@@ -213,17 +220,13 @@ async def test_as_long_as_none_can_be_made_requests_are_refused_and_what_was_ask
         monkeypatch.setattr(primary, "find", refuse)
         with pytest.raises(DatabaseUnavailable):
             await one(database)
-        async with asyncio.timeout(20):
-            while not database.circuit.open:  # noqa: ASYNC110 - it tells nobody
-                await asyncio.sleep(0.01)
+        await until(lambda: database.circuit.open)
         with pytest.raises(DatabaseUnavailable, match="is looked for"):
             await one(database)
         # Longer than a silence: what a refused connection tells does not change by that.
         await asyncio.sleep(PATIENT["database_silence_seconds"] * 2.5)
         monkeypatch.setattr(primary, "find", find)
-    async with asyncio.timeout(20):
-        while database.circuit.open:  # noqa: ASYNC110 - it tells nobody
-            await asyncio.sleep(0.01)
+    await until(lambda: not database.circuit.open)
     assert await one(database) == 1
 
 

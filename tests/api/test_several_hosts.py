@@ -72,7 +72,8 @@ async def test_when_there_is_no_primary_each_server_is_named_with_its_reason(set
 
 async def test_a_server_that_refuses_the_login_is_what_is_said(fresh_url: URL) -> None:
     with TcpProxy(fresh_url).open() as proxy:
-        database = Database(make_settings(beside(proxy.url.set(database="nobody-made-it"), 1)))
+        port = int(proxy.url.port or 0)
+        database = Database(make_settings(beside(proxy.url.set(database="nobody-made-it"), port)))
         try:
             with pytest.raises(DatabaseUnavailable) as refusal:
                 async with database.reading() as session:
@@ -80,6 +81,22 @@ async def test_a_server_that_refuses_the_login_is_what_is_said(fresh_url: URL) -
         finally:
             await database.close()
     assert sqlstate(refusal.value.__cause__) == "3D000"
+
+
+async def test_a_server_that_is_away_is_named_beside_one_that_refuses_the_login(fresh_url: URL) -> None:
+    with TcpProxy(fresh_url).open() as proxy:
+        port = proxy.url.port
+        database = Database(make_settings(beside(proxy.url.set(database="nobody-made-it"), 1)))
+        try:
+            with pytest.raises(DatabaseUnavailable) as refusal:
+                async with database.reading() as session:
+                    await session.execute(text("SELECT 1"))
+            said = explain(refusal.value, database.url)
+        finally:
+            await database.close()
+    # A standby refuses as well as a primary does, so nobody knows whether it is not the primary that is away.
+    assert "127.0.0.1:1 refuses connections" in said
+    assert f'127.0.0.1:{port} cannot be used (database "nobody-made-it" does not exist)' in said
 
 
 async def test_a_primary_that_refuses_writes_is_left_for_another(app: FastAPI) -> None:
