@@ -135,6 +135,7 @@ class Campaign:
     async def _end(self, load: Load) -> None:
         await self._calm(load)
         await load.finish()
+        await self._quiet()
         await self._close_uploads()
         connection = await self._postgres.connect()
         try:
@@ -149,6 +150,19 @@ class Campaign:
         if seq != self.head:
             self.record.violation(f"pricebook follow verified seq {seq}; the head is {self.head}")
         log_audit.compare(self._fleet, self.record)
+
+    async def _quiet(self) -> None:
+        """Wait for what servers go on with although its caller was cut off: an apply comes to its end."""
+        connection = await self._postgres.connect()
+        writing = "SELECT count(*) FROM pg_stat_activity WHERE usename = ANY($1) AND backend_xid IS NOT NULL"
+        servers = [server.name for server in self._fleet.servers]
+        try:
+            looks, deadline = 0, time.monotonic() + 60
+            while looks < 4 and time.monotonic() < deadline:
+                looks = 0 if await connection.fetchval(writing, servers) else looks + 1
+                await asyncio.sleep(0.5)
+        finally:
+            await connection.close()
 
     async def _close_uploads(self) -> None:
         """Uploads whose server died stay open until their time is up: it is up now."""
