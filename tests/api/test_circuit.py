@@ -232,15 +232,21 @@ async def test_as_long_as_none_can_be_made_requests_are_refused_and_what_was_ask
 
 @pytest.mark.parametrize("refusal", ["CONNECTION LIMIT 1", "NOLOGIN"])
 async def test_a_look_that_the_server_refuses_ends_nothing(
-    database: Database, server: URL, settings: Settings, refusal: str, caplog: pytest.LogCaptureFixture
+    server: URL, owner_url: URL, worker_id: str, refusal: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    role = settings.sqlalchemy_url.username
+    # A role of its own: other tests use the server at the same time.
+    role, password = f"refused_{worker_id}", "only-for-tests"
     superuser = await asyncpg.connect(postgres.text(server))
+    settings = make_settings(owner_url.set(username=role, password=password))
+    database = Database(settings.model_copy(update=PATIENT))
     try:
-        async with long_statement(database, 2.5):
+        await superuser.execute(f"DROP ROLE IF EXISTS {role}")
+        await superuser.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{password}' IN ROLE {postgres.SERVING_ROLE}")
+        async with database.circuit.running(), long_statement(database, 2.5):
             await superuser.execute(f"ALTER ROLE {role} {refusal}")
     finally:
-        await superuser.execute(f"ALTER ROLE {role} CONNECTION LIMIT -1 LOGIN")
+        await database.close()
+        await superuser.execute(f"DROP ROLE {role}")
         await superuser.close()
     assert "database away" not in caplog.text
 
