@@ -112,7 +112,7 @@ async def test_a_connection_that_is_cut(service: Service, owner: asyncpg.Connect
         assert await remains(owner) == []
         refused = httpx2.post(f"{service.api}/v1/imports/{run['id']}:apply")
         assert refused.json()["type"] == "/problems/import-not-open"
-    assert await owner.fetchval("SELECT count(*) FROM import_rows") == 0
+        assert await owner.fetchval("SELECT count(*) FROM import_rows WHERE import_id = $1", run["id"]) == 0
 
 
 async def test_chunks_that_are_none(service: Service, owner: asyncpg.Connection) -> None:
