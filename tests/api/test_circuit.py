@@ -308,6 +308,35 @@ async def test_where_connecting_takes_longer_than_a_silence_the_database_is_foun
     assert "database away" not in caplog.text
 
 
+async def test_a_listener_that_cannot_listen_leaves_no_connection_behind(
+    own_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[asyncpg.Connection] = []
+
+    async def fail(connection: asyncpg.Connection, *_: object) -> None:
+        opened.append(connection)
+        # Whoever takes leave of this server in order waits for it.
+        proxy.silence()
+        raise asyncpg.InterfaceError("not now")
+
+    monkeypatch.setattr(asyncpg.Connection, "add_listener", fail)
+    with TcpProxy(own_url).open() as proxy:
+        database = Database(make_settings(proxy.url).model_copy(update=PATIENT))
+
+        async def listen() -> None:
+            async with database.listening("changes", notified=lambda: None, lost=lambda: None):
+                pass
+
+        listening = asyncio.create_task(listen())
+        ended, _ = await asyncio.wait([listening], timeout=10)
+        proxy.resume()
+        with pytest.raises(asyncpg.InterfaceError):
+            await listening
+        assert ended, "it waited for the server"
+        assert [connection.is_closed() for connection in opened] == [True]
+        await database.close()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the proxy loses connections by a filter of Linux")
 async def test_a_server_that_is_lost_behind_an_address_that_leads_to_another_is_left(own_url: URL) -> None:
     with TcpProxy(own_url).open() as proxy:
