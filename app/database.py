@@ -8,26 +8,22 @@ edge of the request before the answer is sent.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
 from typing import Any, Literal
 
-import asyncpg
 import structlog
 from opentelemetry.trace import NoOpTracer, Tracer
 from sqlalchemy import event, text
 from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool, QueuePool
 
 from app.circuit import Circuit
 from app.database_errors import explain, sqlstate
-from app.errors import Busy, DatabaseUnavailable, InvalidRequest, RetryCause
+from app.database_problems import Commit, translated
 from app.models import ChangeType
 from app.observability import metrics
-from app.observability.metrics import DatabaseError
 from app.observability.statements import Statements, TimedPool
 from app.settings import Settings
 
@@ -90,7 +86,7 @@ class Database:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[ReadSession]:
         """A session for reads."""
-        with _translated(_Commit()):
+        with translated(Commit()):
             async with self.circuit.asking(), self._read_sessions() as session:
                 yield session
 
@@ -110,8 +106,8 @@ class Database:
 
     @asynccontextmanager
     async def _writing(self, engine: AsyncEngine) -> AsyncIterator[WriteSession]:
-        commit = _Commit()
-        with _translated(commit):
+        commit = Commit()
+        with translated(commit):
             async with self.circuit.asking(), self._write_sessions[engine]() as session:
                 async with session.begin():
                     yield session
@@ -131,9 +127,9 @@ class Database:
         """
         async with self.circuit.asking(), self._listener.connect() as connection:
             driver: Any = (await connection.get_raw_connection()).driver_connection
-            driver.add_termination_listener(lambda _: lost())
-            await driver.add_listener(channel, lambda *_: notified())
             try:
+                driver.add_termination_listener(lambda _: lost())
+                await driver.add_listener(channel, lambda *_: notified())
                 async with ReadSession(connection, expire_on_commit=False, autoflush=False) as session:
                     yield session
             finally:
@@ -159,75 +155,6 @@ class Database:
                 await asyncio.gather(*(engine.dispose() for engine in self._engines.values()))
         except TimeoutError:
             logger.warning("connections to the database were not closed in order", seconds=_CLOSE_SECONDS)
-
-
-@dataclass(slots=True)
-class _Commit:
-    """Whether a transaction has come to its commit."""
-
-    begun: bool = False
-
-    def broken_off(self, detail: str) -> DatabaseUnavailable:
-        """The problem of a connection that ended."""
-        if self.begun:
-            detail = (
-                "The database went away during the commit: what was to be written may be there or not. A request with "
-                "an Idempotency-Key can be sent again without doing it twice; without one, look first."
-            )
-        problem = DatabaseUnavailable(detail, retry_after_seconds=2)
-        problem.retry_cause = RetryCause.CONNECTION
-        problem.may_have_happened = self.begun
-        return problem
-
-
-@contextmanager
-def _translated(commit: _Commit) -> Iterator[None]:
-    """Turn what a database in trouble does to a request into problems that say whether to try again."""
-    try:
-        yield
-    except PoolTimeoutError:
-        _count(DatabaseError.POOL_TIMEOUT)
-        raise Busy("No database connection became free in time. Try again.", retry_after_seconds=1) from None
-    except OSError as error:
-        # Includes time-outs; connecting fails with one of these before there is any SQL.
-        _count(DatabaseError.UNAVAILABLE)
-        raise commit.broken_off("The database cannot be reached. Try again.") from error
-    except (DBAPIError, asyncpg.PostgresError) as error:
-        code = sqlstate(error)
-        if code in _BUSY:
-            _count(DatabaseError.BUSY)
-            busy = Busy(f"{_BUSY[code]} Try again.", retry_after_seconds=1)
-            busy.retry_cause = _ROLLED_BACK.get(code)
-            raise busy from error
-        if code.startswith(_UNAVAILABLE) or getattr(error, "connection_invalidated", False):
-            _count(DatabaseError.UNAVAILABLE)
-            raise commit.broken_off("The database went away. Try again.") from error
-        if code == "22021":
-            raise InvalidRequest("A text holds a character that the database cannot store, such as NUL.") from error
-        raise
-
-
-def _count(kind: DatabaseError) -> None:
-    metrics.DATABASE_ERRORS.labels(kind).inc()
-
-
-_BUSY = {
-    "40001": "Another write came first.",
-    "40P01": "Another write came first.",
-    "55P03": "A write before this one took too long.",
-    "57014": "The statement took too long.",
-}
-_ROLLED_BACK = {"40001": RetryCause.SERIALIZATION, "40P01": RetryCause.DEADLOCK}
-"""PostgreSQL has rolled the transaction back, and means it to be tried again."""
-
-_UNAVAILABLE = (
-    "08",  # connection exceptions
-    "57P",  # shut down by an operator, crashed, or starting
-    "53",  # out of connections, disk or memory
-    "28",  # the credentials are refused
-    "3D",  # the database does not exist
-    "55000",  # the database takes no connections
-)
 
 
 type _Pool = Literal["reader", "writer", "importer"]

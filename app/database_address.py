@@ -19,7 +19,7 @@ _PRIMARY = {"read-write", "primary"}
 
 
 def normalised(text: str) -> URL:
-    """The address for SQLAlchemy and asyncpg. Of several hosts, connections go to the one that is the primary.
+    """The address for SQLAlchemy and asyncpg. Of several hosts, connections go to the one that takes writes.
 
     :raises ValueError: a message that goes on after the name of the setting, and shows no password.
     """
@@ -92,7 +92,7 @@ def _with_hosts(url: URL, servers: str | None) -> URL:
         {
             "host": ",".join(host for host, _ in pairs),
             "port": ",".join(str(port) for _, port in pairs),
-            "target_session_attrs": url.query.get("target_session_attrs", "primary"),
+            "target_session_attrs": url.query.get("target_session_attrs", "read-write"),
         }
     )
 
@@ -127,5 +127,5 @@ def _to_the_primary(url: URL) -> URL:
         raise ValueError(
             f"asks for target_session_attrs={wanted}; Pricebook reads and writes on the primary: read-write"
         )
-    # The driver's read-write would refuse the connections for reads, which forbid writes by themselves.
-    return url.set(drivername="postgresql+asyncpg").update_query_dict({"target_session_attrs": "primary"})
+    # A primary that takes no writes by default was fenced off, and another one is in its place.
+    return url.set(drivername="postgresql+asyncpg").update_query_dict({"target_session_attrs": "read-write"})

@@ -37,7 +37,7 @@ class Feed:
         self._follower = follower
         self._traffic = traffic
         self._reads = asyncio.Semaphore(_READS_AT_ONCE)
-        self._under_way: dict[Question, asyncio.Task[Page]] = {}
+        self._under_way: dict[tuple[Question, int], asyncio.Task[Page]] = {}
         traffic.at_drain(follower.wake_all)
 
     async def page(self, question: Question) -> Page:
@@ -59,6 +59,7 @@ class Feed:
         :raises Overloaded: if too many wait; and as :meth:`page`.
         """
         deadline = time.monotonic() + seconds
+        moves = self._follower.moves
         page = await self._look(question)
         gone: asyncio.Task[None] | None = None
         try:
@@ -70,9 +71,10 @@ class Feed:
                     place.wait_as(Waiter.POLL)
                     gone = gone or asyncio.create_task(hung_up())
                     with place.waiting():
-                        await self._follower.news(page.next_after, seconds=left, unless=gone)
+                        await self._follower.news(moves, seconds=left, unless=gone)
                     if gone.done():
                         return None
+                moves = self._follower.moves
                 page = await self._look(question.following(page))
         finally:
             if gone is not None:
@@ -86,9 +88,10 @@ class Feed:
         """
         question = question._replace(limit=_STREAM_AT_ONCE)
         place.wait_as(Waiter.STREAM)
-        return self._events(question, await self._look(question), place)
+        moves = self._follower.moves
+        return self._events(question, await self._look(question), moves, place)
 
-    async def _events(self, question: Question, page: Page, place: Place) -> AsyncIterator[bytes]:
+    async def _events(self, question: Question, page: Page, moves: int, place: Place) -> AsyncIterator[bytes]:
         with place.waiting():
             yield b"retry: %d\n\n" % random.randint(*_RETRY_MILLISECONDS)  # noqa: S311 - spreads requests
             sent_at, told = time.monotonic(), question.after
@@ -103,8 +106,8 @@ class Feed:
                     continue
                 elif page.next_after >= page.head:
                     left = sent_at + HEARTBEAT_SECONDS - time.monotonic()
-                    await self._follower.news(page.next_after, seconds=left)
-                question = question.following(page)
+                    await self._follower.news(moves, seconds=left)
+                question, moves = question.following(page), self._follower.moves
                 try:
                     page = await self._look(question)
                 except ProblemError as problem:
@@ -116,14 +119,16 @@ class Feed:
         """What there is, from memory or the database. One read serves all who wait and ask the same meanwhile."""
         if (page := self._follower.page(question)) is not None:
             return page
-        if (read := self._under_way.get(question)) is None:
+        # One that began before the follower's last move may not have what that told of, and it is told of once.
+        key = question, self._follower.moves
+        if (read := self._under_way.get(key)) is None:
             # A task of its own: who asked first may go away, and the others still want it.
-            read = self._under_way[question] = asyncio.create_task(self._read(question))
-            read.add_done_callback(partial(self._forget, question))
+            read = self._under_way[key] = asyncio.create_task(self._read(question))
+            read.add_done_callback(partial(self._forget, key))
         return await asyncio.shield(read)
 
-    def _forget(self, question: Question, read: asyncio.Task[Page]) -> None:
-        del self._under_way[question]
+    def _forget(self, key: tuple[Question, int], read: asyncio.Task[Page]) -> None:
+        del self._under_way[key]
         if not read.cancelled():
             # There may be nobody left to raise it to.
             read.exception()

@@ -49,6 +49,8 @@ class Follower:
         self._unreadable_seq: int | None = None
         self._begun = False
         self._waiters: set[asyncio.Future[None]] = set()
+        self.moves = 0
+        """How many times it has waked those who wait. Whoever looks for news counts before he looks."""
 
     @property
     def seq(self) -> int:
@@ -69,12 +71,14 @@ class Follower:
         """The answer from memory, or ``None`` if the database has to be asked."""
         return self.window.page(question) if self.live else None
 
-    async def news(self, after: int, *, seconds: float, unless: asyncio.Task[None] | None = None) -> None:
-        """Wait until there may be something after ``after``, or :meth:`wake_all`, but no longer than that.
+    async def news(self, moves: int, *, seconds: float, unless: asyncio.Task[None] | None = None) -> None:
+        """Wait until there may be something that was not there at so many ``moves``, but no longer than that.
+
+        Seqs would not tell: those of a ledger that was replaced may be the greater ones.
 
         :param unless: ends the wait when it is done.
         """
-        if self.live and self.seq > after:
+        if self.moves != moves:
             return
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
@@ -92,6 +96,7 @@ class Follower:
 
     def wake_all(self) -> None:
         """Let everybody who waits look again."""
+        self.moves += 1
         waiters, self._waiters = self._waiters, set()
         for waiter in waiters:
             _wake(waiter)

@@ -63,6 +63,8 @@ class Housekeeping:
         while True:
             await asyncio.sleep(self._pause_seconds)
             for name, job in self._jobs.items():
+                if self._database.circuit.open:
+                    break  # It is known, and said, that the database is away.
                 try:
                     while await self._do(job):  # noqa: ASYNC110 - a pause, and no waiting for anything
                         await asyncio.sleep(_BETWEEN_SECONDS)

@@ -43,6 +43,7 @@ class KeyRing:
         self._database = database
         self.auth_required = settings.auth_required
         self._admin_digest = _digest(settings.admin_key)
+        self._has_admin_key = settings.admin_key is not None
         self.secret = KeySecret(settings.secret_key.get_secret_value())
         previous = settings.secret_key_previous
         self._secrets = [self.secret] + ([KeySecret(previous.get_secret_value())] if previous else [])
@@ -151,8 +152,24 @@ class KeyRing:
             # Neither waits for the other, whose connection may have fallen silent.
             if looked_at <= self._confirmed_at:
                 return
+            begins = self._version is None
             self._keys, self._version = live, version
+            if begins:
+                self._warn_if_nobody_can_get_in()
         self._confirmed_at = looked_at
+
+    def _warn_if_nobody_can_get_in(self) -> None:
+        known = {secret.id for secret in self._secrets}
+        if (
+            self.auth_required
+            and not self._has_admin_key
+            and known.isdisjoint(key.secret_key_id for key in self._keys.values())
+        ):
+            logger.warning(
+                "nobody can get in: requests need a key, and there is none that would be accepted",
+                remedy="Set ADMIN_KEY, and make keys with it: pricebook keys create. Keys made under another "
+                "SECRET_KEY are accepted again with that one as SECRET_KEY_PREVIOUS.",
+            )
 
     async def _fresh(self, seconds: float) -> None:
         """Return once the keys are as they were so long ago. One look serves all who wait for it."""

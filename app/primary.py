@@ -15,6 +15,8 @@ _HEAD_START_SECONDS = 0.25
 
 _PROBES = 3
 
+_READ_ONLY = "default_transaction_read_only"
+
 
 class NoPrimaryError(ConnectionError):
     """No server that can be reached is a primary. The message says of each why not."""
@@ -41,7 +43,9 @@ def is_silent(failure: BaseException | None) -> bool:
 async def connect(**options: Any) -> asyncpg.Connection:
     """Open a connection, with the options of :func:`asyncpg.connect`; ``host`` and ``port`` may be lists.
 
-    :raises OSError: if no server can be reached, or none is the primary.
+    With ``target_session_attrs`` it leads to a server that takes writes, also if the connection itself forbids them.
+
+    :raises OSError: if no server can be reached, or none takes writes.
     :raises asyncpg.PostgresError: if one refuses it for a reason of its own, such as the password.
     """
     return (await find(**options))[0]
@@ -61,7 +65,7 @@ async def find(**options: Any) -> tuple[asyncpg.Connection, str]:
         while rest or not all(attempt.done() for attempt in attempts):
             if rest:
                 host, port = rest.pop(0)
-                attempt = asyncio.create_task(asyncpg.connect(host=host, port=port, **options))
+                attempt = asyncio.create_task(_open(host=host, port=port, **options))
                 attempts[attempt] = server_name(host or "the server", port or 5432)
             running = [attempt for attempt in attempts if not attempt.done()]
             await asyncio.wait(
@@ -78,6 +82,20 @@ async def find(**options: Any) -> tuple[asyncpg.Connection, str]:
                 attempt.cancel()
             elif attempt.exception() is None and attempt.result() is not won:
                 attempt.result().terminate()
+
+
+async def _open(server_settings: dict[str, str] | None = None, **options: Any) -> asyncpg.Connection:
+    """Connect to a server that takes writes, and forbid them only then: it would look like one that takes none."""
+    settings = dict(server_settings or {})
+    read_only = settings.pop(_READ_ONLY, None)
+    connection = await asyncpg.connect(server_settings=settings, **options)
+    if read_only is not None:
+        try:
+            await connection.execute(f"SET {_READ_ONLY} = {read_only}", timeout=options.get("timeout"))
+        except BaseException:
+            connection.terminate()
+            raise
+    return connection
 
 
 def keep_alive(connection: asyncpg.Connection, *, idle_seconds: float, probe_seconds: float) -> None:
@@ -117,7 +135,7 @@ def _refuses_us(failure: BaseException | None) -> bool:
 def _reason(failure: BaseException | None) -> str:
     match failure:
         case TargetServerAttributeNotMatched():
-            return "is a standby"
+            return "takes no writes"
         case TimeoutError():
             return "does not answer"
         case ConnectionRefusedError():

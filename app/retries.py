@@ -1,4 +1,7 @@
-"""Requests that the database failed are tried again, a few times and at once, where that cannot do anything twice."""
+"""Requests that the database failed are tried again, a few times and at once, where that cannot do anything twice.
+
+Not while it is known to be away.
+"""
 
 import asyncio
 import random
@@ -9,6 +12,7 @@ from contextlib import AsyncExitStack
 import structlog
 from fastapi import Request, Response
 
+from app.database import Database
 from app.errors import ProblemError
 from app.idempotency import FUNCTION_STACK
 from app.observability.metrics import RETRIES
@@ -27,6 +31,7 @@ async def retrying(request: Request, handle: Callable[[Request], Awaitable[Respo
     :param named: it has an ``Idempotency-Key``, so that what was committed before is found and not done again.
     :raises ProblemError: of the last try.
     """
+    database: Database = request.app.state.database
     began = time.monotonic()
     for tries in range(_MOST + 1):
         try:
@@ -35,9 +40,11 @@ async def retrying(request: Request, handle: Callable[[Request], Awaitable[Respo
             safe = error.retry_cause is not None and (named or not error.may_have_happened)
             if not safe or tries == _MOST or time.monotonic() - began > _YOUNG_SECONDS:
                 raise
+            await asyncio.sleep(random.uniform(*_PAUSE_SECONDS))  # noqa: S311 - parts those who met
+            if database.circuit.open:
+                raise  # Another try would be refused at once, and this problem says more.
             RETRIES.labels(error.retry_cause).inc()
             logger.warning("request tried again", cause=error.retry_cause, tries=tries + 1, problem=error.slug)
-        await asyncio.sleep(random.uniform(*_PAUSE_SECONDS))  # noqa: S311 - parts those who met
     raise AssertionError  # The last try returns or raises.
 
 

@@ -12,9 +12,11 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access import Caller
-from app.errors import InternalError
+from app.database_errors import first_line
+from app.errors import InternalError, ProblemError
 from app.key_token import mask
 from app.observability.http_metrics import route_template, status_of_cancelled
+from app.observability.logs import AlreadySaid
 from app.problems import problem_response
 from app.traffic import Traffic
 
@@ -25,7 +27,10 @@ _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
 class RequestContextMiddleware:
-    """Gives each request an id (the caller's, if it is a plain word) that its answer and all its log lines carry."""
+    """Gives each request an id (the caller's, if it is a plain word) that its answer and all its log lines carry.
+
+    Raises :class:`AlreadySaid` to the server if an answer that has begun cannot be sent to its end.
+    """
 
     def __init__(self, app: ASGIApp, traffic: Traffic, hidden: Sequence[str]) -> None:
         """Make it.
@@ -61,10 +66,16 @@ class RequestContextMiddleware:
             except asyncio.CancelledError:
                 status = status or status_of_cancelled(self._traffic)
                 raise
-            except Exception:
-                logger.exception("request failed", method=scope["method"], path=scope["path"])
+            except Exception as error:
+                # A problem with an answer that has begun comes here; the framework has an exception of its own for it.
+                if (problem := _problem(error)) is not None:
+                    reason = first_line(problem.__cause__ or problem)
+                    logger.warning("answer cut off", path=scope["path"], problem=problem.slug, reason=reason)
+                else:
+                    logger.exception("request failed", method=scope["method"], path=scope["path"])
                 if status is not None:
-                    raise  # The answer has begun: only a cut connection can tell the client that it is not whole.
+                    # Only a cut connection can tell the client that its answer is not whole.
+                    raise AlreadySaid from error
                 detail = "The request failed through a defect of the service; its log has the request_id."
                 await problem_response(InternalError(detail))(scope, receive, send_with_id)
             finally:
@@ -87,6 +98,11 @@ class RequestContextMiddleware:
         if scope["query_string"]:
             # As in the log: nobody knows what a caller puts there.
             span.set_attribute("url.query", "REDACTED")
+
+
+def _problem(error: Exception) -> ProblemError | None:
+    cause = error.__cause__ if isinstance(error, RuntimeError) else error
+    return cause if isinstance(cause, ProblemError) else None
 
 
 def _request_id(scope: Scope) -> str:

@@ -18,7 +18,10 @@ logger = structlog.get_logger(__name__)
 
 
 class LedgerWatch:
-    """Knows whether the database answers, and the last change seen; logs when the database goes and when it is back."""
+    """Knows whether the database answers, and the last change seen; logs when looks fail, and when they do no more.
+
+    That the database is away is for the circuit to say: a look also fails where the server is there and refuses it.
+    """
 
     def __init__(self, database: Database, settings: Settings, heard_of: Callable[[int], object]) -> None:
         self.up: bool | None = None
@@ -75,10 +78,10 @@ class LedgerWatch:
         self.up = False
         if self._away_since is None:
             self._away_since = since
-            logger.warning("database away", reason=explain(error, self._database.url))
+            logger.warning("ledger not read", reason=explain(error, self._database.url))
 
     def _back(self) -> None:
         self.up = True
         if self._away_since is not None:
-            logger.info("database back", seconds=round(time.monotonic() - self._away_since, 1))
+            logger.info("ledger read again", seconds=round(time.monotonic() - self._away_since, 1))
             self._away_since = None

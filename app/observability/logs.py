@@ -59,6 +59,14 @@ _SHARED: list[Processor] = [
 ]
 
 
+class AlreadySaid(Exception):
+    """Raised to the server, which has to cut an answer off, after the log was told why. No line is made of it."""
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    return not (record.exc_info and isinstance(record.exc_info[1], AlreadySaid))
+
+
 def _is_no_cancellation(record: logging.LogRecord) -> bool:
     """Whether a line of SQLAlchemy's pools tells of more than a wait that we ended: who ends one says so itself."""
     return not (record.exc_info and isinstance(record.exc_info[1], asyncio.CancelledError))
@@ -69,6 +77,7 @@ def configure(settings: Settings) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(formatter(settings.log_format, settings.hidden))
     handler.addFilter(_is_no_cancellation)
+    handler.addFilter(_is_news)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(settings.log_level.upper())

@@ -9,6 +9,7 @@ ETAG = "ETag"
 LOCATION = "Location"
 LINK = "Link"
 CACHE_CONTROL = "Cache-Control"
+VARY = "Vary"
 CONTENT_DISPOSITION = "Content-Disposition"
 
 _DOCUMENTED: dict[str, dict[str, Any]] = {

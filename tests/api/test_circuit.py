@@ -6,6 +6,7 @@ Every other time limit is an hour here, so what ends before that was ended by th
 import asyncio
 import errno
 import gc
+import logging
 import socket
 import struct
 import sys
@@ -44,9 +45,9 @@ PATIENT = {
 
 
 @asynccontextmanager
-async def behind(proxy: TcpProxy) -> AsyncIterator[tuple[httpx2.AsyncClient, httpx2.AsyncClient]]:
+async def behind(proxy: TcpProxy, **settings: object) -> AsyncIterator[tuple[httpx2.AsyncClient, httpx2.AsyncClient]]:
     """The API and the admin port of a service whose database is behind the proxy."""
-    app = create_app(make_settings(proxy.url).model_copy(update=PATIENT))
+    app = create_app(make_settings(proxy.url).model_copy(update={**PATIENT, **settings}))
     transport = httpx2.ASGITransport(app=app.state.operations)
     async with client_of(app) as client, httpx2.AsyncClient(transport=transport, base_url="http://admin.test") as admin:
         yield client, admin
@@ -91,6 +92,36 @@ async def test_requests_to_a_silent_database_end_and_it_is_found_again(own_url: 
                         *(client.post("/v1/items", json={"name": "x"}) for _ in range(8)),
                     )
                 assert sorted(answer.status_code for answer in answers) == [200] * 8 + [201] * 8
+
+
+async def test_whoever_misses_the_database_says_so_once(own_url: URL, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    def said(*loggers: str) -> list[str]:
+        records: list[Any] = [record for record in caplog.records if record.name in loggers]
+        assert all(record.exc_info is None and "exception" not in record.msg for record in records)
+        return [record.msg["event"] for record in records]
+
+    often = {"ledger_watch_seconds": 0.05, "feed_poll_seconds": 0.05, "housekeeping_seconds": 0.05}
+    watch, follower, housekeeping = "app.observability.ledger_watch", "app.follower", "app.housekeeping"
+    with TcpProxy(own_url).open() as proxy:
+        async with behind(proxy, **often) as (client, _):
+            assert (await client.get("/v1/items")).status_code == 200
+            proxy.silence()
+            await until(lambda: bool(said(watch) and said(follower) and said("app.circuit")))
+            await asyncio.sleep(1)  # Time for many a repetition.
+            assert said("app.circuit") == ["database away"]
+            assert said(watch) == ["ledger not read"]
+            assert said(follower) == ["follower cut off"]
+            assert said(housekeeping) in ([], ["housekeeping failed"]), "what it was at when it happened"
+            proxy.resume()
+            await until(lambda: len(said("app.circuit", watch, follower)) == 6)
+            await asyncio.sleep(0.5)
+    assert said("app.circuit") == ["database away", "database back"]
+    assert said(watch) == ["ledger not read", "ledger read again"]
+    assert said(follower) == ["follower cut off", "follower back"]
+    assert said(housekeeping) in ([], ["housekeeping failed"])
+    assert said("app.retries") == []
 
 
 async def test_a_service_that_starts_before_its_database_finds_it(own_url: URL) -> None:
@@ -275,6 +306,35 @@ async def test_where_connecting_takes_longer_than_a_silence_the_database_is_foun
             pass
     await database.close()
     assert "database away" not in caplog.text
+
+
+async def test_a_listener_that_cannot_listen_leaves_no_connection_behind(
+    own_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[asyncpg.Connection] = []
+
+    async def fail(connection: asyncpg.Connection, *_: object) -> None:
+        opened.append(connection)
+        # Whoever takes leave of this server in order waits for it.
+        proxy.silence()
+        raise asyncpg.InterfaceError("not now")
+
+    monkeypatch.setattr(asyncpg.Connection, "add_listener", fail)
+    with TcpProxy(own_url).open() as proxy:
+        database = Database(make_settings(proxy.url).model_copy(update=PATIENT))
+
+        async def listen() -> None:
+            async with database.listening("changes", notified=lambda: None, lost=lambda: None):
+                pass
+
+        listening = asyncio.create_task(listen())
+        ended, _ = await asyncio.wait([listening], timeout=10)
+        proxy.resume()
+        with pytest.raises(asyncpg.InterfaceError):
+            await listening
+        assert ended, "it waited for the server"
+        assert [connection.is_closed() for connection in opened] == [True]
+        await database.close()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the proxy loses connections by a filter of Linux")

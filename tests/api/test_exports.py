@@ -119,6 +119,7 @@ async def test_headers(client: Client) -> None:
     assert pinned.headers["content-type"] == "application/x-ndjson"
     assert pinned.headers["content-disposition"] == f'attachment; filename="yen-{head}.ndjson"'
     assert pinned.headers["cache-control"] == "max-age=31536000, immutable"
+    assert pinned.headers["vary"] == "Authorization"
     assert "immutable" in (await export(client, known_seq=head, at="2026-01-01")).headers["cache-control"]
     snapshot = await export(client, "snapshot")
     assert snapshot.headers["content-type"] == "application/x-ndjson"

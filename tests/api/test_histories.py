@@ -1,5 +1,6 @@
 """A past that was replaced: whoever followed another ledger is told so, also when the new one has grown beyond it."""
 
+import asyncio
 from typing import Any
 
 import asyncpg
@@ -7,7 +8,10 @@ import httpx2
 import pytest
 from sqlalchemy.engine import URL
 
+from app.database import ReadSession
 from app.feed_position import Position
+from app.feed_window import Page, Question
+from app.follower import Follower
 from app.services import changes
 from tests.api.test_changes import begun, create, read, seq_of, until
 from tests.api.test_feed_follower import followed, logged, own_app
@@ -31,7 +35,7 @@ REGROW = """
 """
 
 
-async def set_back(owner: asyncpg.Connection, *, then: int = 0) -> None:
+async def set_back(owner: asyncpg.Connection, *, then: int = 0, notify: bool = True) -> None:
     """Restore what was known after the last change that is kept, and write so many others, all in one step."""
     async with owner.transaction():
         await owner.execute("SET LOCAL session_replication_role = replica")
@@ -40,7 +44,8 @@ async def set_back(owner: asyncpg.Connection, *, then: int = 0) -> None:
         if then:
             await owner.execute(REGROW, then)
         await owner.execute("SET LOCAL session_replication_role = DEFAULT")
-        await owner.execute("NOTIFY pricebook_changes")
+        if notify:
+            await owner.execute("NOTIFY pricebook_changes")
 
 
 def pair(page: JSON) -> JSON:
@@ -186,6 +191,76 @@ async def test_a_follower_that_has_not_noticed_yet_refuses_nobody(
         monkeypatch.setattr(app.state.follower, "live", True)
         assert (await read(client, **page, wait=60))["changes"][0]["seq"] == ahead["after"] + 1
         assert slug(await client.get("/v1/changes", params={**ahead, "wait": 60})) == (409, "history-diverged")
+
+
+@pytest.mark.parametrize("streams", [False, True], ids=["poll", "stream"])
+@pytest.mark.parametrize("behind", [False, True], ids=["within its memory", "before its memory"])
+async def test_who_waits_beside_a_follower_that_has_not_noticed_yet_does_not_ask_all_the_time(
+    own_url: URL, own_owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, *, streams: bool, behind: bool
+) -> None:
+    app = own_app(own_url, feed_poll_seconds=60)
+    follower: Follower = app.state.follower
+    looks = 0
+    read_page = changes.read_page
+
+    async def counted(session: ReadSession, question: Question) -> Page:
+        nonlocal looks
+        looks += 1
+        return await read_page(session, question)
+
+    async with followed(app) as client, serving(app) as url, Client(base_url=url, timeout=60) as http:
+        ahead = await filled(client, LAST_KEPT + 9)
+        await until(lambda: follower.seq == ahead["after"])
+        if behind:
+            follower.window.start_at(Position(follower.seq, follower.window.at))
+        await set_back(own_owner, then=3, notify=False)
+        newest = pair(await read(client, limit=1000))
+        assert newest["after"] < follower.seq
+        monkeypatch.setattr(changes, "read_page", counted)
+        if streams:
+            headers = {"accept": "text/event-stream"}
+            async with http.stream("GET", "/v1/changes", params=newest, headers=headers):
+                await until(lambda: app.state.traffic.waiting["stream"] == 1)
+                await asyncio.sleep(1)
+        else:
+            waited = await read(client, **newest, wait=1)
+            assert (waited["changes"], waited["next_after"]) == ([], newest["after"])
+        # At the beginning, and at the end of the wait.
+        assert 1 <= looks <= 2
+
+
+async def test_a_look_that_began_before_the_news_is_not_taken_for_one_after_it(
+    own_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = own_app(own_url, feed_poll_seconds=60)
+    follower: Follower = app.state.follower
+    held, begun_looks = asyncio.Event(), 0
+    read_page = changes.read_page
+
+    async def slow(session: ReadSession, question: Question) -> Page:
+        nonlocal begun_looks
+        begun_looks += 1
+        page = await read_page(session, question)
+        await held.wait()
+        return page
+
+    async with followed(app) as client:
+        newest = pair(await read(client, limit=1000))
+        monkeypatch.setattr(changes, "read_page", slow)
+        # Not from memory, as while the follower is on another ledger.
+        monkeypatch.setattr(follower, "page", lambda _: None)
+        first = asyncio.create_task(read(client, **newest, wait=60))
+        await until(lambda: begun_looks == 1)
+        moves = follower.moves
+        await create(client, "News")
+        await until(lambda: follower.moves > moves)
+        second = asyncio.create_task(read(client, **newest, wait=60))
+        await until(lambda: app.state.traffic.in_flight == 2)
+        await asyncio.sleep(0.1)
+        held.set()
+        async with asyncio.timeout(30):
+            for page in await asyncio.gather(first, second):
+                assert [change["after"]["name"] for change in page["changes"]] == ["News"]
 
 
 async def test_a_follower_notices_without_losing_its_connection(

@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 import httpx2
 import pytest
+from sqlalchemy.engine import URL
 
 from app import keyring
 from app.access import Scope
@@ -23,9 +24,12 @@ from app.observability import logs
 from app.routers.v1 import changes
 from app.services import keys
 from app.settings import Settings
+from tests.conftest import make_settings
+from tests.support import postgres
 from tests.support.access import ADMIN_KEY, Guarded, bearer, guarded, make_key
 
 ADMIN = bearer(ADMIN_KEY)
+OTHER_SECRET = "of no use outside of the tests either, and also long"  # noqa: S105 - as it says
 
 
 @pytest.fixture
@@ -359,3 +363,35 @@ async def test_a_follower_that_falls_silent_while_it_reads_the_keys_delays_nobod
         await follower
     # What it saw is older than what the request did.
     assert len(ring) == 1
+
+
+async def test_a_service_that_nobody_can_get_into_says_so_once_and_what_to_do(
+    own_url: URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = make_settings(postgres.as_serving_role(own_url))
+
+    async def said(**changes: Any) -> list[str]:
+        caplog.clear()
+        async with guarded(settings, feed_poll_seconds=0.05, **changes) as client:
+            async with asyncio.timeout(30):
+                # It knows the keys by then, and has looked at them again and again.
+                while not client.app.state.follower.live:  # noqa: ASYNC110
+                    await asyncio.sleep(0.02)
+            assert (await client.get("/v1/items")).status_code == (401 if changes.get("auth_required", True) else 200)
+            await whoami(client, "pb_0123456789ab_" + 43 * "x")
+        records: list[Any] = [record.msg for record in caplog.records if record.name == "app.keyring"]
+        return [record["remedy"] for record in records if record["event"].startswith("nobody can get in")]
+
+    (remedy,) = await said(admin_key=None)
+    assert "Set ADMIN_KEY, and make keys with it: pricebook keys create." in remedy
+    assert await said(admin_key=None, auth_required=False) == []
+    assert await said() == []
+    async with guarded(settings) as client:
+        expires_at = datetime.now(UTC) + timedelta(seconds=0.2)
+        await make_key(client, "short", ["admin"], expires_at=expires_at.isoformat())
+        await asyncio.sleep(0.3)
+    assert len(await said(admin_key=None)) == 1, "a key that expired lets nobody in"
+    async with guarded(settings) as client:
+        await make_key(client, "till", ["quotes"])
+    assert await said(admin_key=None) == []
+    assert len(await said(admin_key=None, secret_key=OTHER_SECRET)) == 1

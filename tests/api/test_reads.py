@@ -628,6 +628,7 @@ async def test_only_answers_pinned_on_both_axes_are_immutable(client: Client) ->
         answer = await client.get(f"{address}/{path}", params=query)
         assert answer.status_code == 200, answer.text
         assert ("immutable" in answer.headers["cache-control"]) is immutable, (path, query)
+        assert answer.headers["vary"] == "Authorization", "a cache that others use, too, keeps it for this key only"
         if not immutable:
             assert 0 < max_age(answer) <= 5
     for query in (at | {"known_seq": 4}, {"at": "2023-01-01T00:00:00Z"} | seq):
@@ -648,6 +649,7 @@ async def test_a_pinned_answer_is_not_sent_twice(client: Client) -> None:
             assert (again.status_code, again.content) == (304, b"")
             assert again.headers["etag"] == tag
             assert again.headers["cache-control"] == answer.headers["cache-control"]
+            assert again.headers["vary"] == "Authorization"
         changed = await client.get(f"{address}/{path}", params=query, headers={"If-None-Match": '"other"'})
         assert (changed.status_code, changed.content) == (200, answer.content)
     other = await client.get(f"{address}/price", params={"at": "2024-06-01", "known_seq": 3, "quantity": 2})

@@ -10,7 +10,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
 
-from app.database import WriteSession
+from app.database import Database, WriteSession
 from app.observability.metrics import RETRIES
 from app.services import import_apply, ledger
 from app.services.ledger import Block
@@ -68,6 +68,51 @@ async def test_a_lock_that_took_too_long_is_not_waited_for_again(
     failing |= {"times": 1, "code": "55P03"}
     assert (await client.post("/v1/items", json=ITEM)).status_code == 503
     assert failing["seen"] == 1
+
+
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        ("53100", "no room left on its disk"),
+        ("53200", "no memory left"),
+        ("53300", "no connection left"),
+        ("53400", "out of something"),
+        ("28P01", "refuses the service's credentials"),
+        ("3D000", "does not have the service's database"),
+        ("55000", "takes no connections"),
+    ],
+)
+async def test_what_a_server_refuses_that_is_there_is_said_and_not_tried_again(
+    client: httpx2.AsyncClient, failing: dict[str, Any], code: str, detail: str
+) -> None:
+    failing |= {"times": 1, "code": code}
+    before = retries("connection")
+    answer = await client.post("/v1/items", json=ITEM, headers={"Idempotency-Key": "once"})
+    assert (answer.status_code, answer.json()["type"]) == (503, "/problems/database-unavailable")
+    assert detail in answer.json()["detail"]
+    assert answer.headers["Retry-After"] == "2"
+    assert (failing["seen"], retries("connection")) == (1, before)
+    assert (await client.post("/v1/items", json=ITEM, headers={"Idempotency-Key": "once"})).status_code == 201
+
+
+async def test_against_a_database_that_is_known_to_be_away_nothing_is_tried_again(
+    app: FastAPI, client: httpx2.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database: Database = app.state.database
+    tried = 0
+
+    async def lose(*_: object) -> None:
+        nonlocal tried
+        tried += 1
+        # Found by somebody else, just before this request hears of its own connection.
+        monkeypatch.setattr(database.circuit, "_failure", ConnectionRefusedError("refused"))
+        raise ConnectionResetError("cut")
+
+    monkeypatch.setattr(ledger, "advance_block", lose)
+    before = retries("connection")
+    answer = await client.post("/v1/items", json=ITEM)
+    assert (answer.status_code, answer.json()["detail"]) == (503, "The database cannot be reached. Try again.")
+    assert (tried, retries("connection")) == (1, before)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import pytest
 from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError
 
 from app.database import Database
 from app.database_errors import explain, sqlstate
@@ -49,6 +50,21 @@ async def test_migrations_reads_and_writes_pass_by_servers_that_refuse_or_are_si
         async with client_of(create_app(settings)) as client:
             assert (await client.post("/v1/items", json={"name": "x", "sku": "x"})).status_code == 201
             assert [item["sku"] for item in (await client.get("/v1/items")).json()["items"]] == ["x"]
+
+
+async def test_connections_for_reads_forbid_writes_also_with_several_hosts(fresh_url: URL) -> None:
+    with TcpProxy(fresh_url).open() as proxy:
+        settings = make_settings(beside(proxy.url, 1))
+        await migrate(settings)
+        database = Database(settings)
+        try:
+            with pytest.raises(DBAPIError, match="read-only"):
+                async with database.reading() as session:
+                    await session.execute(text("UPDATE ledger SET seq = seq"))
+            async with database.writing() as session:
+                await session.execute(text("UPDATE ledger SET seq = seq"))
+        finally:
+            await database.close()
 
 
 async def test_when_there_is_no_primary_each_server_is_named_with_its_reason(settings: Settings) -> None:

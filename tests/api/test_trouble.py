@@ -181,6 +181,7 @@ async def test_a_database_that_is_away_answers_503_and_comes_back_by_itself(serv
                 await client.post("/items/", json={"name": "y", "price": 1}),
             ]:
                 assert slug(answer) == (503, "database-unavailable")
+                assert answer.json()["detail"] == "The database takes no connections. Try again later."
                 assert int(answer.headers["retry-after"]) > 0
             await admin.execute(f'ALTER DATABASE "{fresh_url.database}" WITH ALLOW_CONNECTIONS true')
         finally:

@@ -89,6 +89,32 @@ def test_a_standby_that_lacked_changes_is_noticed_by_those_who_had_them(director
         assert service.process.poll() is None
 
 
+def test_a_primary_that_takes_no_writes_is_passed_over(directory: Path) -> None:
+    with ExitStack() as stack:
+        pair = stack.enter_context(servers.running(directory))
+        migrated = run("migrate", directory=directory, database_url=pair.address(), serving_role=postgres.SERVING_ROLE)
+        assert migrated.returncode == 0, migrated.stderr
+        seq = postgres.answer(pair.primary.url, "SELECT seq FROM ledger")
+        pair.standby.until(f"SELECT seq = {seq} FROM ledger")  # noqa: S608 - a number of ours
+        # Fenced off, and still there: both are primaries, and the one that is named first takes no writes.
+        pair.promote()
+        pair.standby.until("SELECT NOT pg_is_in_recovery()")
+        postgres.execute(
+            pair.primary.url, "ALTER SYSTEM SET default_transaction_read_only = on", "SELECT pg_reload_conf()"
+        )
+        pair.primary.until("SELECT reset_val = 'on' FROM pg_settings WHERE name = 'default_transaction_read_only'")
+        address = pair.address(postgres.SERVING_ROLE)
+        service = stack.enter_context(
+            running("serve", directory, database_url=address, secret_key=SECRET, drain_seconds=0)
+        )
+        client = stack.enter_context(httpx2.Client(base_url=service.api, timeout=30))
+        record(client, "new")
+        assert [item["name"] for item in client.get("/v1/items").json()["items"]] == ["new"]
+        connected = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'pricebook%'"
+        assert postgres.answer(pair.primary.url, connected) == 0
+        assert postgres.answer(pair.standby.url, connected) >= 3, "for reads, for writes, and for the feed"
+
+
 async def _fail_over(pair: Pair, service: Service, fault: signal.Signals) -> tuple[Load, float]:
     load = Load(service)
     tasks = [

@@ -47,7 +47,11 @@ async def until_up(app: FastAPI, expected: int) -> Samples:
 
 def said(caplog: pytest.LogCaptureFixture) -> list[dict[str, Any]]:
     records: list[Any] = [record.msg for record in caplog.records]
-    return [record for record in records if isinstance(record, dict) and record["event"].startswith("database ")]
+    return [
+        record
+        for record in records
+        if isinstance(record, dict) and record["event"].startswith(("ledger ", "database "))
+    ]
 
 
 @asynccontextmanager
@@ -85,12 +89,12 @@ async def test_a_database_that_goes_away_and_comes_back(
         async with without_database(server, fresh_url.database):
             away = await until_up(watched, 0)
             await asyncio.sleep(0.5)  # many looks
-            assert [line["event"] for line in said(caplog)] == ["database away"]
+            assert [line["event"] for line in said(caplog)] == ["ledger not read"]
             assert "not currently accepting connections" in said(caplog)[0]["reason"]
             assert value(away, "pricebook_ledger_seq") == 1, "as last seen"
         await until_up(watched, 1)
         await asyncio.sleep(0.2)
-    assert [line["event"] for line in said(caplog)] == ["database away", "database back"]
+    assert [line["event"] for line in said(caplog)] == ["ledger not read", "ledger read again"]
     assert said(caplog)[1]["seconds"] >= 0.4
 
 

@@ -131,5 +131,10 @@ def test_a_database_that_goes_away_cuts_the_file_off(fresh_url: URL, tmp_path: P
         postgres.execute(server, f'ALTER DATABASE "{fresh_url.database}" ALLOW_CONNECTIONS true')
         # Said once, with its cause; and it counts as a failure, although its head said 200.
         wait_for(lambda: metric(service, 'pricebook_request_seconds_count{outcome="failed"}') == 1)
-        assert service.log.read_text().count('"request failed"') == 1
+        lines = [json.loads(line) for line in service.log.read_text().splitlines()]
+        (said,) = [line for line in lines if line["event"] == "answer cut off"]
+        assert (said["path"], said["problem"]) == ("/v1/export", "database-unavailable")
+        assert said["reason"], "which one depends on what the export was at"
+        assert said["request_id"] == answer.headers["x-request-id"]
+        assert [line for line in lines if line["level"] == "error" or "exception" in line] == []
         wait_for(lambda: httpx2.get(f"{service.api}/v1/export", params={"format": form}, timeout=30).status_code == 200)

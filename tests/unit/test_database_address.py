@@ -39,7 +39,7 @@ def for_the_driver(text: str) -> dict[str, Any]:
 def test_several_hosts_in_every_form(address: str, hosts: list[str], ports: list[int]) -> None:
     arguments = for_the_driver(address)
     assert (arguments["host"], arguments["port"]) == (hosts, ports)
-    assert arguments["target_session_attrs"] == "primary", "one of them can write"
+    assert arguments["target_session_attrs"] == "read-write", "one of them can write"
     assert (arguments["user"], arguments["password"], arguments["database"]) == ("u", "p", "db")
 
 
@@ -53,7 +53,7 @@ def test_one_host_stays_as_it_is() -> None:
     arguments = for_the_driver("postgresql://u:p%2C@h1:5433/db")
     assert (arguments["host"], arguments["port"]) == ("h1", 5433)
     assert "target_session_attrs" not in arguments
-    assert for_the_driver("postgresql://u@h1/db?target_session_attrs=read-write")["target_session_attrs"] == "primary"
+    assert for_the_driver("postgresql://u@h1/db?target_session_attrs=primary")["target_session_attrs"] == "read-write"
     assert for_the_driver("postgresql://u@/db?host=/run/one&port=5")["host"] == "/run/one"
 
 

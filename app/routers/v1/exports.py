@@ -12,7 +12,7 @@ from app.dependencies import At, BookQuery, Connections, KnownSeq, RequestPlace,
 from app.errors import InvalidRequest, UnknownBook, UnknownSeq, UpgradeRequired
 from app.exact_json import requires
 from app.problems import responses
-from app.routers.caching import IMMUTABLE
+from app.routers.caching import BY_KEY, IMMUTABLE
 from app.routers.files import CSV, NDJSON, FileRoute
 from app.routers.headers import CACHE_CONTROL, CONTENT_DISPOSITION, RECORDED_AT, SEQ, answer
 from app.schemas import examples
@@ -83,8 +83,10 @@ async def export(
         SEQ: str(begun.known_seq),
         RECORDED_AT: instants.text(begun.recorded_at),
         CONTENT_DISPOSITION: f'attachment; filename="{name.format(book=book, seq=begun.known_seq)}"',
-        CACHE_CONTROL: IMMUTABLE if known_seq is not None else "no-store",
+        CACHE_CONTROL: "no-store",
     }
+    if known_seq is not None:
+        headers |= {CACHE_CONTROL: IMMUTABLE, **BY_KEY}
     return StreamingResponse(_sent(begun.chunks, place, still_admitted), headers=headers, media_type=media_type)
 
 

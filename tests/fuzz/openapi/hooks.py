@@ -30,7 +30,7 @@ all the same. JSON Schema takes 1e-7 for a number and 2.0 for an integer, and RF
 # What every answer may have without saying so: HTTP's own, and those for browsers and proxies.
 COMMON = {
     "cache-control", "connection", "content-length", "content-security-policy", "content-type", "date",
-    "referrer-policy", "server", "transfer-encoding", "x-accel-buffering", "x-content-type-options",
+    "referrer-policy", "server", "transfer-encoding", "vary", "x-accel-buffering", "x-content-type-options",
 }
 # fmt: on
 
