@@ -1,6 +1,7 @@
 """Outermost middleware: request id, one log line per request, and an answer for defects."""
 
 import asyncio
+import logging
 import re
 import time
 import uuid
@@ -18,7 +19,8 @@ from app.observability.http_metrics import route_template, status_of_cancelled
 from app.problems import problem_response
 from app.traffic import Traffic
 
-logger = structlog.get_logger("pricebook.access")
+_LOGGER = "pricebook.access"
+logger = structlog.get_logger(_LOGGER)
 
 REQUEST_ID_HEADER = "X-Request-Id"
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
@@ -41,11 +43,11 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = request_id_of(scope)
         started = time.perf_counter()
         status: int | None = None
         sent = 0
-        self._describe(trace.get_current_span(), scope, request_id)
+        describe(trace.get_current_span(), scope, request_id, self._hidden)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status, sent
@@ -69,27 +71,43 @@ class RequestContextMiddleware:
                 await problem_response(InternalError(detail))(scope, receive, send_with_id)
             finally:
                 caller: Caller | None = scope.get(Caller.SCOPE_KEY)
-                logger.info(
-                    "request",
-                    method=scope["method"],
-                    path=scope["path"],
-                    route=route_template(scope),
-                    actor=caller and caller.name,
-                    status=status,
-                    bytes=sent,
-                    milliseconds=round((time.perf_counter() - started) * 1000, 1),
-                )
-
-    def _describe(self, span: trace.Span, scope: Scope, request_id: str) -> None:
-        span.set_attribute("pricebook.request_id", request_id)
-        if (path := mask(scope["path"], self._hidden)) != scope["path"]:
-            span.set_attribute("url.path", path)
-        if scope["query_string"]:
-            # As in the log: nobody knows what a caller puts there.
-            span.set_attribute("url.query", "REDACTED")
+                log_request(scope, route_template(scope), caller, status, sent, time.perf_counter() - started)
 
 
-def _request_id(scope: Scope) -> str:
+def logs_requests() -> bool:
+    """Whether such lines are written at all."""
+    return logging.getLogger(_LOGGER).isEnabledFor(logging.INFO)
+
+
+def log_request(
+    scope: Scope, route: str | None, caller: Caller | None, status: int | None, sent: int, seconds: float, **more: str
+) -> None:
+    """Write the line of a request that has ended. ``sent`` counts the bytes of the answer's body."""
+    logger.info(
+        "request",
+        method=scope["method"],
+        path=scope["path"],
+        route=route,
+        actor=caller and caller.name,
+        status=status,
+        bytes=sent,
+        milliseconds=round(seconds * 1000, 1),
+        **more,
+    )
+
+
+def describe(span: trace.Span, scope: Scope, request_id: str, hidden: Sequence[str]) -> None:
+    """Say in the request's span which one it is, and nothing that is to be hidden."""
+    span.set_attribute("pricebook.request_id", request_id)
+    if (path := mask(scope["path"], hidden)) != scope["path"]:
+        span.set_attribute("url.path", path)
+    if scope["query_string"]:
+        # As in the log: nobody knows what a caller puts there.
+        span.set_attribute("url.query", "REDACTED")
+
+
+def request_id_of(scope: Scope) -> str:
+    """The caller's id for the request, if it is a plain word, or else a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _SAFE_ID.fullmatch(value):
             return str(value, "ascii")

@@ -8,8 +8,8 @@ from enum import StrEnum
 from fastapi import FastAPI
 from fastapi.routing import iter_route_contexts
 from opentelemetry import trace
-from prometheus_client import CollectorRegistry, Histogram
-from prometheus_fastapi_instrumentator import Instrumentator, metrics
+from prometheus_client import CollectorRegistry, Counter, Histogram, Summary
+from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 from starlette.types import Scope
 
@@ -38,28 +38,85 @@ class RequestOutcome(StrEnum):
     ABANDONED = "abandoned"
 
 
-def instrument(app: FastAPI, registry: CollectorRegistry) -> None:
+class RequestMetrics:
+    """Counts, times and sizes requests. :func:`instrument` does so for all that the application answers; what is
+    answered before it calls :meth:`observe` itself.
+    """
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._requests = Counter(
+            "http_requests_total",
+            "Total number of requests by method, status and handler.",
+            ["method", "status", "handler"],
+            registry=registry,
+        )
+        self._seconds = Histogram(
+            "http_request_duration_seconds",
+            "Time from the head of a request to the end of its answer, waiting for changes and sending exports apart; "
+            "exemplars name traces.",
+            ["method", "handler", "status"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._by_outcome = Histogram(
+            "pricebook_request_seconds",
+            "Time from the head of a request to the end of its answer, waiting for changes and sending exports apart, "
+            "by what came of it.",
+            ["outcome"],
+            buckets=SECONDS,
+            registry=registry,
+        )
+        self._request_bytes = Summary(
+            "http_request_size_bytes", "Content-Length of requests.", ["handler"], registry=registry
+        )
+        self._answer_bytes = Summary(
+            "http_response_size_bytes", "Content-Length of answers.", ["handler"], registry=registry
+        )
+        # A series by route and status begins with its first request, and a rate does not see what a series begins
+        # with: to objectives that looked at those, the first errors of each route and process would not have happened.
+        for outcome in RequestOutcome:
+            self._by_outcome.labels(outcome)
+        self._series: dict[tuple[str, str, str], tuple[Counter, Histogram, Histogram, Summary, Summary]] = {}
+
+    def observe(
+        self,
+        method: str,
+        handler: str,
+        status: str,
+        seconds: float,
+        *,
+        request_bytes: int,
+        answer_bytes: int,
+        exemplar: dict[str, str] | None,
+    ) -> None:
+        """Count one request. The labels must be of those that there are few of."""
+        series = self._series.get((method, handler, status))
+        if series is None:
+            # Looking a series up by its labels takes as long as counting.
+            series = self._series[method, handler, status] = (
+                self._requests.labels(method, status, handler),
+                self._seconds.labels(method, handler, status),
+                self._by_outcome.labels(_outcome(status)),
+                self._request_bytes.labels(handler),
+                self._answer_bytes.labels(handler),
+            )
+        requests, in_seconds, by_outcome, in_bytes, out_bytes = series
+        requests.inc()
+        in_seconds.observe(seconds, exemplar)
+        by_outcome.observe(seconds)
+        in_bytes.observe(request_bytes)
+        out_bytes.observe(answer_bytes)
+
+
+def exemplar(span: trace.Span) -> dict[str, str] | None:
+    """What names the span's trace in a histogram, if it is kept: of another one it would be an exemplar of nothing."""
+    context = span.get_span_context()
+    return {"trace_id": trace.format_trace_id(context.trace_id)} if context.trace_flags.sampled else None
+
+
+def instrument(app: FastAPI, registry: CollectorRegistry) -> RequestMetrics:
     """Count, time and size the application's requests. Call it after the routes are there."""
-    seconds = Histogram(
-        "http_request_duration_seconds",
-        "Time from the head of a request to the end of its answer, waiting for changes and sending exports apart; "
-        "exemplars name traces.",
-        ["method", "handler", "status"],
-        buckets=SECONDS,
-        registry=registry,
-    )
-    by_outcome = Histogram(
-        "pricebook_request_seconds",
-        "Time from the head of a request to the end of its answer, waiting for changes and sending exports apart, "
-        "by what came of it.",
-        ["outcome"],
-        buckets=SECONDS,
-        registry=registry,
-    )
-    # A series by route and status begins with its first request, and a rate does not see what a series begins with:
-    # to objectives that looked at those, the first errors of each route and process would not have happened.
-    for outcome in RequestOutcome:
-        by_outcome.labels(outcome)
+    request_metrics = RequestMetrics(registry)
     # As in the OpenAPI document: how a placeholder is read is nothing that a label need say.
     templates = {
         route.path: re.sub(r":\w+}", "}", route.path) for route in iter_route_contexts(app.routes) if route.path
@@ -82,35 +139,21 @@ def instrument(app: FastAPI, registry: CollectorRegistry) -> None:
             # What was cut off after its head has said 200, and failed.
             info.modified_status = "500"
 
-    def time(info: Info) -> None:
-        span = trace.get_current_span().get_span_context()
-        # A trace that is not sampled is kept nowhere: it would be an exemplar of nothing.
-        exemplar = {"trace_id": trace.format_trace_id(span.trace_id)} if span.trace_flags.sampled else None
+    def observe(info: Info) -> None:
         # One that was refused at the door never had a place.
         place: Place | None = info.request.scope.get(Place.SCOPE_KEY)
-        duration = max(info.modified_duration - (place.waited_seconds if place else 0), 0)
-        seconds.labels(info.method, info.modified_handler, info.modified_status).observe(duration, exemplar)
-        by_outcome.labels(_outcome(info.modified_status)).observe(duration)
+        request_metrics.observe(
+            info.method,
+            info.modified_handler,
+            info.modified_status,
+            max(info.modified_duration - (place.waited_seconds if place else 0), 0),
+            request_bytes=int(info.request.headers.get("Content-Length", 0)),
+            answer_bytes=int(info.response.headers.get("Content-Length", 0)) if info.response else 0,
+            exemplar=exemplar(trace.get_current_span()),
+        )
 
-    instrumentator = Instrumentator(registry=registry, should_group_status_codes=False)
-    instrumentator.add(
-        bound,
-        metrics.requests(registry=registry),
-        time,
-        metrics.request_size(
-            metric_doc="Content-Length of requests.",
-            should_include_method=False,
-            should_include_status=False,
-            registry=registry,
-        ),
-        metrics.response_size(
-            metric_doc="Content-Length of answers.",
-            should_include_method=False,
-            should_include_status=False,
-            registry=registry,
-        ),
-    )
-    instrumentator.instrument(app)
+    Instrumentator(registry=registry, should_group_status_codes=False).add(bound, observe).instrument(app)
+    return request_metrics
 
 
 def _outcome(status: str) -> RequestOutcome:
