@@ -50,7 +50,7 @@ class KeyRing:
         self._secrets = [self.secret] + ([KeySecret(previous.get_secret_value())] if previous else [])
         self._keys: dict[str, LiveKey] = {}
         self._recognised: dict[bytes, LiveKey | None] = {}
-        """Keys by the SHA-256 of the header that they came in; ``None`` stands for ``ADMIN_KEY``."""
+        """Keys by a digest of the header that they came in; ``None`` stands for ``ADMIN_KEY``."""
         self._version: int | None = None
         self._confirmed_at = float("-inf")
         self._look: asyncio.Task[None] | None = None
@@ -97,7 +97,7 @@ class KeyRing:
         """
         if authorization is None:
             return None if self.auth_required else ANONYMOUS
-        digest = hashlib.sha256(authorization).digest()
+        digest = hashlib.blake2b(authorization).digest()
         if digest not in self._recognised:
             return None
         key = self._recognised[digest]
@@ -111,7 +111,7 @@ class KeyRing:
     def _remember(self, authorization: str, key: LiveKey | None) -> None:
         if len(self._recognised) >= _MOST_RECOGNISED:
             self._recognised.clear()
-        self._recognised[_sha256(authorization, "latin-1")] = key
+        self._recognised[hashlib.blake2b(authorization.encode("latin-1")).digest()] = key
 
     def _is_due(self, key: LiveKey) -> bool:
         """Whether its digest is to be stored by the new secret key."""
@@ -215,8 +215,8 @@ def _refused(reason: AuthFailure) -> Unauthenticated:
     return Unauthenticated("The key is not accepted: it is unknown, expired or revoked.", key_was_sent=True)
 
 
-def _sha256(text: str, encoding: str = "utf-8") -> bytes:
-    return hashlib.sha256(text.encode(encoding, "surrogateescape")).digest()
+def _sha256(text: str) -> bytes:
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
 
 
 def _digest(key: SecretStr | None) -> bytes:

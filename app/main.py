@@ -139,7 +139,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.add_middleware(AnswerHeadersMiddleware)
     app.add_middleware(ConnectionCloseMiddleware, traffic=traffic)
     if settings.response_cache_bytes:
-        app.add_middleware(
+        memory = functools.partial(
             ResponseCacheMiddleware,
             cache=responses,
             prefix=f"{v1}/items/",
@@ -152,6 +152,10 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
             metrics=request_metrics,
             hidden=settings.hidden,
         )
+        if traces.on:
+            app.add_middleware(memory)  # Inside of the request's span.
+        else:
+            app.put_before(memory)
     return app
 
 

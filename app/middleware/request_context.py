@@ -1,10 +1,11 @@
 """Outermost middleware: request id, one log line per request, and an answer for defects."""
 
 import asyncio
+import itertools
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Sequence
 
 import structlog
@@ -19,10 +20,12 @@ from app.observability.http_metrics import route_template, status_of_cancelled
 from app.problems import problem_response
 from app.traffic import Traffic
 
-_LOGGER = "pricebook.access"
-logger = structlog.get_logger(_LOGGER)
+logger = structlog.get_logger("pricebook.access")
+_STANDARD_LOGGER = logging.getLogger("pricebook.access")
 
 REQUEST_ID_HEADER = "X-Request-Id"
+# Unique, and nothing that anybody has to guess: random for each process, and counted in it.
+_PROCESS, _NUMBERS = secrets.token_hex(8), itertools.count(1)
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -76,7 +79,7 @@ class RequestContextMiddleware:
 
 def logs_requests() -> bool:
     """Whether such lines are written at all."""
-    return logging.getLogger(_LOGGER).isEnabledFor(logging.INFO)
+    return _STANDARD_LOGGER.isEnabledFor(logging.INFO)
 
 
 def log_request(
@@ -111,4 +114,4 @@ def request_id_of(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _SAFE_ID.fullmatch(value):
             return str(value, "ascii")
-    return uuid.uuid4().hex
+    return f"{_PROCESS}{next(_NUMBERS):016x}"
