@@ -35,7 +35,7 @@ from app.exact_json import ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import BODY_PROBLEMS, POST_PROBLEMS, responses
 from app.response_cache import Offer
-from app.routers.headers import ETAG, LOCATION, SEQ, answer, link, next_page
+from app.routers.headers import ETAG, LOCATION, SEQ, STALE, answer, link, next_page
 from app.schemas.base import Gtin, Name, Sku
 from app.schemas.item import Item, ItemCreate, ItemList, ItemPatch, PricedItem
 from app.services import items
@@ -114,7 +114,7 @@ async def list_items(
     "/{item:item}",
     summary="Read an item",
     dependencies=[requires(Scope.ITEMS_READ), MIN_SEQ],
-    responses=responses(SeqNotReached, UnknownItem, InvalidRequest) | {200: answer(ETAG)},
+    responses=responses(SeqNotReached, UnknownItem, InvalidRequest) | {200: answer(ETAG, sometimes=[STALE])},
 )
 async def read_item(
     key: ItemAddress, session: Reading, keep: Keep, response: Response, if_none_match: IfNoneMatch = None

@@ -44,7 +44,7 @@ from app.idempotency import IDEMPOTENT
 from app.problems import POST_PROBLEMS, responses
 from app.response_cache import Offer, Tag
 from app.routers.caching import IMMUTABLE, cacheable, max_age
-from app.routers.headers import ETAG, SEQ, answer, link, next_page
+from app.routers.headers import ETAG, SEQ, STALE, answer, link, next_page
 from app.schemas.price import (
     Lookup,
     LookupAnswer,
@@ -68,7 +68,7 @@ router = APIRouter(tags=["prices"], route_class=ExactJsonRoute)
     dependencies=[requires(Scope.PRICES_READ), MIN_SEQ],
     response_model=PriceAnswer,
     responses=responses(SeqNotReached, UnknownItem, UnknownBook, NoPrice, NotForSale, UnknownSeq, InvalidRequest)
-    | {200: answer(ETAG)},
+    | {200: answer(ETAG, sometimes=[STALE])},
 )
 async def read_price(
     key: ItemAddress,
@@ -114,7 +114,8 @@ async def read_price(
     summary="The item's prices over time",
     dependencies=[requires(Scope.PRICES_READ), MIN_SEQ],
     response_model=Timeline | PriceRows,
-    responses=responses(SeqNotReached, UnknownItem, UnknownBook, UnknownSeq, InvalidRequest) | {200: answer(ETAG)},
+    responses=responses(SeqNotReached, UnknownItem, UnknownBook, UnknownSeq, InvalidRequest)
+    | {200: answer(ETAG, sometimes=[STALE])},
 )
 async def read_prices(
     key: ItemAddress,
