@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Literal
+from uuid import UUID
 
 import structlog
 from opentelemetry.trace import NoOpTracer, Tracer
@@ -45,11 +46,17 @@ class ReadSession(AsyncSession):
 
 
 class WriteSession(AsyncSession):
-    """A session inside one read-write transaction. ``changes`` counts those that it logged, for the metrics."""
+    """A session inside one read-write transaction. ``changes`` counts those that it logged, for the metrics.
+
+    ``last_seq`` is the last number that it took, ``touched`` the items and books that its changes are about, if it
+    names them: an import does not.
+    """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.changes: Counter[ChangeType] = Counter()
+        self.last_seq: int | None = None
+        self.touched: set[UUID | str] = set()
 
 
 class Database:
@@ -57,6 +64,8 @@ class Database:
 
     def __init__(self, settings: Settings, tracer: Tracer | None = None) -> None:
         self.url = settings.sqlalchemy_url
+        self.committed: Callable[[WriteSession], object] = lambda _: None
+        """Called with each write right after its commit, before anybody is told of it."""
         self._import_statement_seconds = settings.import_statement_timeout_seconds
         self.circuit = Circuit(
             settings.database_silence_seconds,
@@ -115,6 +124,7 @@ class Database:
                 # Only now are they committed.
                 for change, count in session.changes.items():
                     metrics.CHANGES.labels(change).inc(count)
+                self.committed(session)
 
     @asynccontextmanager
     async def listening(

@@ -11,9 +11,11 @@ from app.access import Caller, Scope
 from app.database import Database, ReadSession, WriteSession
 from app.errors import UnknownItem
 from app.feed import Feed
+from app.follower import Follower
 from app.keyring import KeyRing
 from app.models import ItemKey
 from app.pagination import Cursors
+from app.response_cache import Fill, Offer
 from app.schemas.base import BookKey, Moment, Quantity
 from app.services.import_uploads import Limits
 from app.traffic import Place
@@ -150,6 +152,42 @@ IfNoneMatch = Annotated[
 At = Annotated[Moment | None, Query(description="The instant asked about; default: now")]
 KnownAt = Annotated[Moment | None, Query(description="Answer as known at this instant; default: as known now")]
 KnownSeq = Annotated[int | None, Query(ge=0, le=2**63 - 1, description="Answer as known after this change")]
+
+
+async def _wait_for_min_seq(
+    request: Request,
+    min_seq: Annotated[
+        int | None,
+        Header(
+            alias="Pricebook-Min-Seq",
+            ge=0,
+            le=2**63 - 1,
+            description="Answer with this change and all before it, such as the `Pricebook-Seq` of a write, or not at "
+            "all: waits a moment for it, then 503",
+        ),
+    ] = None,
+) -> None:
+    if min_seq is not None:
+        follower: Follower = request.app.state.follower
+        await follower.reach(min_seq, seconds=request.app.state.min_seq_wait_seconds)
+
+
+MIN_SEQ = Depends(_wait_for_min_seq)
+"""For ``dependencies`` of reads: their callers may say what they have seen, and are answered nothing older."""
+
+
+async def _offer(request: Request) -> Callable[[Offer], None]:
+    fill: Fill = request.scope.get(Fill.SCOPE_KEY) or Fill()
+
+    def offer(answer: Offer) -> None:
+        fill.offer = answer
+
+    return offer
+
+
+Keep = Annotated[Callable[[Offer], None], Depends(_offer)]
+"""To be called with what the answer depends on, if it may be kept in memory."""
+
 From = Annotated[Moment | None, Query(alias="from", description="First instant of the window")]
 To = Annotated[Moment | None, Query(description="First instant after the window")]
 BookQuery = Annotated[BookKey, Query(description="Key of the book")]

@@ -324,6 +324,13 @@ class Busy(ProblemError):
     slug, title, status = "busy", "The service is busy", 503
 
 
+class SeqNotReached(ProblemError):
+    """This replica has not come to the change that `Pricebook-Min-Seq` names, and waited for it in vain. It may be a
+    moment behind; or there is no such change yet. Try again after `Retry-After`."""
+
+    slug, title, status = "seq-not-reached", "This replica has not come so far", 503
+
+
 class Overloaded(ProblemError):
     """This process has as many requests in flight, or connections, as it takes. Nothing was done; try again after
     `Retry-After`."""

@@ -23,6 +23,7 @@ from app.access import Caller, Scope
 from app.errors import FieldError, InvalidRequest, MalformedRequest, NotAcceptable, UnsupportedMediaType
 from app.idempotency import HEADER, IDEMPOTENT, IDEMPOTENT_UPLOAD, Idempotency
 from app.keyring import KeyRing
+from app.response_cache import Fill
 from app.retries import retrying
 
 
@@ -188,6 +189,8 @@ async def _admit(request: Request, scopes: list[Scope]) -> None:
     caller = await keys.caller(request.headers.getlist("authorization"))
     request.scope[Caller.SCOPE_KEY] = caller
     caller.need(*scopes)
+    if (fill := request.scope.get(Fill.SCOPE_KEY)) is not None:
+        fill.scopes = scopes
 
 
 def _check_query(request: Request, known: set[str]) -> None:

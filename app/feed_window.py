@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 from typing import NamedTuple
+from uuid import UUID
 
 from app import instants
 from app.feed_position import Position
@@ -25,6 +26,8 @@ class RenderedChange(NamedTuple):
     at: datetime
     type: str
     document: bytes
+    item_id: UUID | None = None
+    book: str | None = None
 
 
 @dataclass(frozen=True)

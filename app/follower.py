@@ -10,10 +10,12 @@ import structlog
 
 from app.database import Database, ReadSession
 from app.database_errors import explain
-from app.feed_window import FeedWindow, Page, Question
+from app.errors import SeqNotReached
+from app.feed_window import FeedWindow, Page, Question, RenderedChange
 from app.keyring import KeyRing
 from app.observability import metrics
 from app.observability.metrics import WokenBy
+from app.response_cache import ResponseCache, Tag
 from app.services import changes, ledger
 from app.settings import Settings
 from app.traffic import Traffic
@@ -34,13 +36,18 @@ class Follower:
     ``FEED_POLL_SECONDS``: a notification may be lost on its way, behind a pooler all of them.
     """
 
-    def __init__(self, database: Database, settings: Settings, traffic: Traffic, keys: KeyRing) -> None:
+    def __init__(
+        self, database: Database, settings: Settings, traffic: Traffic, keys: KeyRing, responses: ResponseCache
+    ) -> None:
         self.window = FeedWindow(_MOST_CHANGES, _MOST_BYTES)
         self.live = False
         """Connected, and told of everything up to the last look."""
         self._database = database
         self._traffic = traffic
         self._keys = keys
+        self._responses = responses
+        self.caught_up_at = float("-inf")
+        """On the monotonic clock: it has every change that was committed before then."""
         self._poll_seconds = settings.feed_poll_seconds
         self._woken = asyncio.Event()
         self._notified = False
@@ -94,6 +101,21 @@ class Follower:
             if unless is not None:
                 unless.remove_done_callback(wake)
 
+    async def reach(self, seq: int, *, seconds: float) -> None:
+        """Wait until it has this change, but no longer than that.
+
+        :raises SeqNotReached: if it has not come so far by then.
+        """
+        deadline = time.monotonic() + seconds
+        while self.seq < seq:
+            if (left := deadline - time.monotonic()) <= 0:
+                raise SeqNotReached(
+                    f"This replica has the changes up to {self.seq}, and not {seq} (Pricebook-Min-Seq).",
+                    retry_after_seconds=1,
+                )
+            # Other changes, and the drain, wake it too.
+            await self.news(seq - 1, seconds=left)
+
     def wake_all(self) -> None:
         """Let everybody who waits look again."""
         self.moves += 1
@@ -131,7 +153,7 @@ class Follower:
 
     async def _serve(self, session: ReadSession) -> None:
         if not self._begun:
-            self.window.start_at(await changes.newest(session))
+            await self._start(session)
             self._begun = True
         while True:
             self._woken.clear()
@@ -164,18 +186,25 @@ class Follower:
                 await self._start_again(session)
             elif page.changes:
                 self.window.extend(page.changes)
+                for change in page.changes:
+                    self._responses.touch(_touched(change), change.seq)
                 metrics.FEED_CATCH_UPS.labels(cause).inc()
                 self.live = True
                 self.wake_all()
             if self.seq >= page.head:
                 self._behind_since = None
+                self.caught_up_at = looked_at
                 return
             # Others get their turn between two batches.
             await asyncio.sleep(0)
 
     async def _start_again(self, session: ReadSession) -> None:
-        self.window.start_at(await changes.newest(session))
+        await self._start(session)
         self.wake_all()
+
+    async def _start(self, session: ReadSession) -> None:
+        self.window.start_at(await changes.newest(session))
+        self._responses.start_again(self.seq)
 
     def _away(self, since: float, error: Exception) -> None:
         if self._away_since is None:
@@ -187,6 +216,13 @@ class Follower:
         if self._away_since is not None:
             logger.info("follower back", seconds=round(time.monotonic() - self._away_since, 1))
             self._away_since = None
+
+
+def _touched(change: RenderedChange) -> tuple[Tag, ...]:
+    """What depends on a change: on one of a price what tells of its item, on one of a book what tells of the book."""
+    if change.item_id is not None:
+        return (change.item_id,)
+    return () if change.book is None else (change.book,)
 
 
 def _wake(waiter: asyncio.Future[None], *_: object) -> None:

@@ -35,6 +35,8 @@ two secret keys the other way round, and would store them back."""
 _RENEW_PAUSE_SECONDS = 30.0
 """After one that failed."""
 
+_MOST_RECOGNISED = 20_000
+
 
 class KeyRing:
     """All keys in force. The follower keeps it fresh as it looks for changes; where it does not, requests look."""
@@ -48,6 +50,8 @@ class KeyRing:
         previous = settings.secret_key_previous
         self._secrets = [self.secret] + ([KeySecret(previous.get_secret_value())] if previous else [])
         self._keys: dict[str, LiveKey] = {}
+        self._recognised: dict[bytes, LiveKey | None] = {}
+        """Keys by a digest of the header that they came in; ``None`` stands for ``ADMIN_KEY``."""
         self._version: int | None = None
         self._confirmed_at = float("-inf")
         self._look: asyncio.Task[None] | None = None
@@ -74,6 +78,7 @@ class KeyRing:
         text = text.strip()
         # Digests, because the comparison of two texts tells how long the right one is.
         if hmac.compare_digest(_sha256(text), self._admin_digest):
+            self._remember(authorization[0], None)
             return ADMIN
         token = KeyToken.parse(text)
         if token is None:
@@ -83,7 +88,35 @@ class KeyRing:
             # It may have been made a moment ago, here or elsewhere. That takes longer, and so tells which ids there
             # are; they are no secrets, and stand in logs and lists.
             await self._fresh(0)
-        return await self._recognise(token)
+        key = await self._recognise(token)
+        self._remember(authorization[0], key)
+        return key.caller
+
+    def recognised(self, authorization: bytes | None, *, trusted_seconds: float = _TRUSTED_SECONDS) -> Caller | None:
+        """Who :meth:`caller` would say it is, if it can be told at once: the header came before, with a key that is
+        still in force as of a look at the database not longer ago than ``trusted_seconds``. Else ``None``.
+        """
+        if authorization is None:
+            return None if self.auth_required else ANONYMOUS
+        digest = hashlib.blake2b(authorization).digest()
+        if digest not in self._recognised:
+            return None
+        key = self._recognised[digest]
+        if key is None:
+            return ADMIN
+        if self._confirmed_at < time.monotonic() - trusted_seconds or self._keys.get(key.caller.id) != key:
+            return None
+        # One that is due to be renewed goes the long way, on which that is done.
+        return None if _expired(key.caller) or self._is_due(key) else key.caller
+
+    def _remember(self, authorization: str, key: LiveKey | None) -> None:
+        if len(self._recognised) >= _MOST_RECOGNISED:
+            self._recognised.clear()
+        self._recognised[hashlib.blake2b(authorization.encode("latin-1")).digest()] = key
+
+    def _is_due(self, key: LiveKey) -> bool:
+        """Whether its digest is to be stored by the new secret key."""
+        return key.secret_key_id != self.secret.id and time.monotonic() - self._began > RENEW_AFTER_SECONDS
 
     def accepts(self, caller: Caller) -> bool:
         """Whether one who was admitted before still would be, as far as is known without looking at the database."""
@@ -102,7 +135,7 @@ class KeyRing:
         if not self.accepts(caller):
             raise _refused(AuthFailure.UNKNOWN)
 
-    async def _recognise(self, token: KeyToken) -> Caller:
+    async def _recognise(self, token: KeyToken) -> LiveKey:
         key = self._keys.get(token.id)
         secret = next((one for one in self._secrets if key is not None and one.id == key.secret_key_id), None)
         if secret is None or key is None:
@@ -112,9 +145,9 @@ class KeyRing:
             raise _refused(AuthFailure.UNKNOWN)
         if _expired(key.caller):
             raise _refused(AuthFailure.EXPIRED)
-        if secret is not self.secret and time.monotonic() - self._began > RENEW_AFTER_SECONDS:
+        if self._is_due(key):
             self._renew_soon(token)
-        return key.caller
+        return key
 
     def _renew_soon(self, token: KeyToken) -> None:
         """Store the digest of the new secret key, one key after the other; no request waits for that."""

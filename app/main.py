@@ -1,6 +1,7 @@
 """The application: settings in, an ASGI application out."""
 
 import contextlib
+import functools
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 
@@ -8,7 +9,7 @@ import structlog
 from fastapi import FastAPI
 
 from app import documentation, migrations, problems
-from app.database import Database
+from app.database import Database, WriteSession
 from app.feed import Feed
 from app.follower import Follower
 from app.housekeeping import Housekeeping
@@ -18,6 +19,7 @@ from app.lifespan import admin_server
 from app.middleware.answer_headers import AnswerHeadersMiddleware
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.request_context import RequestContextMiddleware
+from app.middleware.response_cache import Clocks, Limits, ResponseCacheMiddleware
 from app.middleware.traffic import AdmissionMiddleware, ConnectionCloseMiddleware
 from app.observability import http_metrics, metrics, tracing
 from app.observability.ledger_watch import LedgerWatch
@@ -25,12 +27,13 @@ from app.observability.state import StateCollector
 from app.openapi import DocumentedApplication, operation_id
 from app.pagination import Cursors
 from app.readiness import Readiness
+from app.response_cache import ResponseCache
 from app.routers import items as plain_items
 from app.routers import problem_types
 from app.routers.operations import create_operations_app
 from app.routers.v1 import books, changes, exports, imports, items, prices, quotes
 from app.routers.v1 import keys as keys_router
-from app.services.import_uploads import Limits
+from app.services import import_uploads
 from app.settings import Settings
 from app.traffic import Traffic
 
@@ -48,7 +51,9 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     )
     readiness = Readiness(database, traffic)
     keys = KeyRing(database, settings)
-    follower = Follower(database, settings, traffic, keys)
+    responses = ResponseCache(settings.response_cache_bytes)
+    follower = Follower(database, settings, traffic, keys, responses)
+    database.committed = functools.partial(_touch, responses)
     watch = LedgerWatch(database, settings, heard_of=follower.heard_of)
     housekeeping = Housekeeping(database, settings)
 
@@ -92,7 +97,9 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.state.feed = Feed(database, follower, traffic)
     app.state.traffic = traffic
     app.state.price_max_age_seconds = settings.price_max_age_seconds
-    app.state.import_limits = Limits(settings.max_import_rows, settings.import_preview_hours)
+    app.state.min_seq_wait_seconds = settings.min_seq_wait_seconds
+    app.state.clocks = Clocks()
+    app.state.import_limits = import_uploads.Limits(settings.max_import_rows, settings.import_preview_hours)
     app.state.keys = keys
     app.state.idempotency = Idempotency(database, settings.idempotency_hours)
     previous = settings.secret_key_previous
@@ -124,11 +131,39 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     )
     app.add_middleware(AdmissionMiddleware, traffic=traffic)
     registry = metrics.registry()
-    http_metrics.instrument(app, registry)
+    request_metrics = http_metrics.instrument(app, registry)
     info = {"version": app.version, "schema": migrations.head(), "server": settings.server}
-    registry.register(StateCollector(info, readiness, traffic, database, watch, follower, keys))
+    registry.register(StateCollector(info, readiness, traffic, database, watch, follower, keys, responses))
     app.state.operations = create_operations_app(readiness, registry)
     app.add_middleware(RequestContextMiddleware, traffic=traffic, hidden=settings.hidden)
     app.add_middleware(AnswerHeadersMiddleware)
     app.add_middleware(ConnectionCloseMiddleware, traffic=traffic)
+    if settings.response_cache_bytes:
+        memory = functools.partial(
+            ResponseCacheMiddleware,
+            cache=responses,
+            prefix=f"{v1}/items/",
+            limits=Limits(settings.response_cache_lag_seconds, settings.stale_if_error_seconds),
+            clocks=app.state.clocks,
+            follower=follower,
+            circuit=database.circuit,
+            keys=keys,
+            traffic=traffic,
+            metrics=request_metrics,
+            hidden=settings.hidden,
+        )
+        if traces.on:
+            app.add_middleware(memory)  # Inside of the request's span.
+        else:
+            app.put_before(memory)
     return app
+
+
+def _touch(responses: ResponseCache, session: WriteSession) -> None:
+    """Forget what a write of this process has changed, so that whoever sent it reads it here."""
+    if session.last_seq is None:
+        return
+    if session.touched:
+        responses.touch(session.touched, session.last_seq)
+    else:
+        responses.touch_all(session.last_seq)

@@ -1,11 +1,12 @@
 """The OpenAPI document, made as exact as the service is: what FastAPI cannot see from the handlers is added to it."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.problems import MEDIA_TYPE
 from app.schemas.base import Input, Output
@@ -32,7 +33,19 @@ def operation_id(route: APIRoute) -> str:
 
 
 class DocumentedApplication(FastAPI):
-    """FastAPI with a document that says more."""
+    """FastAPI with a document that says more, and room for what answers before it."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self._front: ASGIApp | None = None
+
+    def put_before(self, make: Callable[[ASGIApp], ASGIApp]) -> None:
+        """Put a middleware before what FastAPI and Starlette put around all that :meth:`add_middleware` takes."""
+        self._front = make(super().__call__)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request, or the lifespan."""
+        await (self._front or super().__call__)(scope, receive, send)
 
     def openapi(self) -> dict[str, Any]:
         """The document, made once."""

@@ -121,6 +121,18 @@ class Settings(BaseSettings):
     price_max_age_seconds: Annotated[int, Field(ge=0, le=86_400)] = Field(
         5, description="How long HTTP caches may keep a price; never beyond its next boundary"
     )
+    response_cache_bytes: Annotated[int, Field(ge=0, le=2**40)] = Field(
+        33_554_432, description="Memory for answers that are kept until a change touches them; 0: none are kept"
+    )
+    response_cache_lag_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
+        3.0, description="How old a process's last look at the changes may be while it answers from memory"
+    )
+    stale_if_error_seconds: Annotated[float, Field(ge=0, le=86_400)] = Field(
+        60.0, description="How long what is in memory is still answered while the database is away; 0: not at all"
+    )
+    min_seq_wait_seconds: Annotated[float, Field(ge=0, le=60)] = Field(
+        2.0, description="How long a read with `Pricebook-Min-Seq` waits for that change"
+    )
     max_body_bytes: Annotated[int, Field(ge=1024, le=1_073_741_824)] = Field(
         1_048_576, description="Largest request body"
     )

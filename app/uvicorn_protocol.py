@@ -23,6 +23,31 @@ class Config(uvicorn.Config):
         self.head_seconds = settings.body_timeout_seconds
 
 
+class _WholeAnswers:
+    """One answer's way to its connection: its head goes with the beginning of its body, by one system call.
+
+    uvicorn writes them one after the other. ASGI lets a server wait with the head for the body, and for small answers
+    the second call took as long as everything else that uvicorn does for a request.
+    """
+
+    def __init__(self, transport: asyncio.Transport, cycle: RequestResponseCycle) -> None:
+        self._transport = transport
+        self._cycle = cycle
+        self._head: bytes | None = None
+        self.close = transport.close
+        self.is_closing = transport.is_closing
+
+    def write(self, data: bytes) -> None:
+        """Write, or keep the head."""
+        if self._head is not None:
+            self._transport.write(self._head + data)
+            self._cycle.transport = self._transport
+        elif self._cycle.response_started:
+            self._head = data
+        else:
+            self._transport.write(data)  # 100 Continue
+
+
 class Connection(HttpToolsProtocol):
     """One client's."""
 
@@ -84,6 +109,9 @@ class Connection(HttpToolsProtocol):
         if self._fault is not None:
             raise httptools.HttpParserError
         super().on_headers_complete()
+        if (cycle := self.cycle) is not None and self.scope["method"] != "HEAD":
+            # An answer to HEAD has no body that its head could wait for.
+            cycle.transport = _WholeAnswers(self.transport, cycle)
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be read."""

@@ -1,9 +1,11 @@
 """Outermost middleware: request id, one log line per request, and an answer for defects."""
 
 import asyncio
+import itertools
+import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Sequence
 
 import structlog
@@ -21,8 +23,11 @@ from app.problems import problem_response
 from app.traffic import Traffic
 
 logger = structlog.get_logger("pricebook.access")
+_STANDARD_LOGGER = logging.getLogger("pricebook.access")
 
 REQUEST_ID_HEADER = "X-Request-Id"
+# Unique, and nothing that anybody has to guess: random for each process, and counted in it.
+_PROCESS, _NUMBERS = secrets.token_hex(8), itertools.count(1)
 _SAFE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 
 
@@ -46,11 +51,11 @@ class RequestContextMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = _request_id(scope)
+        request_id = request_id_of(scope)
         started = time.perf_counter()
         status: int | None = None
         sent = 0
-        self._describe(trace.get_current_span(), scope, request_id)
+        describe(trace.get_current_span(), scope, request_id, self._hidden)
 
         async def send_with_id(message: Message) -> None:
             nonlocal status, sent
@@ -80,24 +85,7 @@ class RequestContextMiddleware:
                 await problem_response(InternalError(detail))(scope, receive, send_with_id)
             finally:
                 caller: Caller | None = scope.get(Caller.SCOPE_KEY)
-                logger.info(
-                    "request",
-                    method=scope["method"],
-                    path=scope["path"],
-                    route=route_template(scope),
-                    actor=caller and caller.name,
-                    status=status,
-                    bytes=sent,
-                    milliseconds=round((time.perf_counter() - started) * 1000, 1),
-                )
-
-    def _describe(self, span: trace.Span, scope: Scope, request_id: str) -> None:
-        span.set_attribute("pricebook.request_id", request_id)
-        if (path := mask(scope["path"], self._hidden)) != scope["path"]:
-            span.set_attribute("url.path", path)
-        if scope["query_string"]:
-            # As in the log: nobody knows what a caller puts there.
-            span.set_attribute("url.query", "REDACTED")
+                log_request(scope, route_template(scope), caller, status, sent, time.perf_counter() - started)
 
 
 def _problem(error: Exception) -> ProblemError | None:
@@ -105,8 +93,41 @@ def _problem(error: Exception) -> ProblemError | None:
     return cause if isinstance(cause, ProblemError) else None
 
 
-def _request_id(scope: Scope) -> str:
+def logs_requests() -> bool:
+    """Whether such lines are written at all."""
+    return _STANDARD_LOGGER.isEnabledFor(logging.INFO)
+
+
+def log_request(
+    scope: Scope, route: str | None, caller: Caller | None, status: int | None, sent: int, seconds: float, **more: str
+) -> None:
+    """Write the line of a request that has ended. ``sent`` counts the bytes of the answer's body."""
+    logger.info(
+        "request",
+        method=scope["method"],
+        path=scope["path"],
+        route=route,
+        actor=caller and caller.name,
+        status=status,
+        bytes=sent,
+        milliseconds=round(seconds * 1000, 1),
+        **more,
+    )
+
+
+def describe(span: trace.Span, scope: Scope, request_id: str, hidden: Sequence[str]) -> None:
+    """Say in the request's span which one it is, and nothing that is to be hidden."""
+    span.set_attribute("pricebook.request_id", request_id)
+    if (path := mask(scope["path"], hidden)) != scope["path"]:
+        span.set_attribute("url.path", path)
+    if scope["query_string"]:
+        # As in the log: nobody knows what a caller puts there.
+        span.set_attribute("url.query", "REDACTED")
+
+
+def request_id_of(scope: Scope) -> str:
+    """The caller's id for the request, if it is a plain word, or else a new one."""
     for name, value in scope["headers"]:
         if name == b"x-request-id" and _SAFE_ID.fullmatch(value):
             return str(value, "ascii")
-    return uuid.uuid4().hex
+    return f"{_PROCESS}{next(_NUMBERS):016x}"

@@ -50,6 +50,17 @@ class PriceRead(StrEnum):
     UNKNOWN_ITEM = "unknown_item"
 
 
+class CacheRead(StrEnum):
+    """What the response cache had for a read whose answer may be kept."""
+
+    HIT = "hit"
+    MISS = "miss"
+    BYPASSED = "bypassed"
+    """There was an answer, and no certainty that it is right now, or new enough for its caller."""
+    STALE = "stale"
+    """The database is away: an answer that was right when it was last there."""
+
+
 class ImportResult(StrEnum):
     """What came of an import, or of its preview."""
 
@@ -132,7 +143,12 @@ PRICE_READS = Counter(
     ["outcome"],
     registry=_EVENTS,
 )
-
+CACHE_READS = Counter(
+    "pricebook_response_cache_reads_total",
+    "Reads whose answers may be kept in memory, by whether they were answered from there.",
+    ["result"],
+    registry=_EVENTS,
+)
 QUOTES = Counter(
     "pricebook_quotes_total",
     "Quotes answered, and stored quotes verified or found different.",
@@ -174,6 +190,7 @@ for _metric, _values in (
     (DATABASE_ERRORS, DatabaseError),
     (CHANGES, ChangeType),
     (PRICE_READS, PriceRead),
+    (CACHE_READS, CacheRead),
     (QUOTES, QuoteResult),
     (AUTH_FAILURES, AuthFailure),
     (RETRIES, RetryCause),

@@ -10,6 +10,7 @@ from app.follower import Follower
 from app.keyring import KeyRing
 from app.observability.ledger_watch import LedgerWatch
 from app.readiness import Readiness
+from app.response_cache import ResponseCache
 from app.traffic import Traffic
 
 
@@ -24,6 +25,7 @@ class StateCollector:
     watch: LedgerWatch
     follower: Follower
     keys: KeyRing
+    responses: ResponseCache
 
     def collect(self) -> Iterator[Metric]:
         """The metrics as they are now."""
@@ -36,6 +38,12 @@ class StateCollector:
         yield from self._ledger()
         yield from self._feed()
         yield GaugeMetricFamily("pricebook_keys", "Keys in force that this process knows.", len(self.keys))
+        yield GaugeMetricFamily(
+            "pricebook_response_cache_bytes", "Bytes of answers kept in memory, about.", self.responses.bytes
+        )
+        yield GaugeMetricFamily(
+            "pricebook_response_cache_limit_bytes", "Bytes that they may take.", self.responses.max_bytes
+        )
 
     def _traffic(self) -> Iterator[Metric]:
         traffic = self.traffic

@@ -25,6 +25,11 @@ class Tracing:
         self._provider: trace.TracerProvider = export.provider if export else trace.NoOpTracerProvider()
 
     @property
+    def on(self) -> bool:
+        """Whether there are any."""
+        return self._export is not None
+
+    @property
     def tracer(self) -> trace.Tracer:
         """For spans of our own."""
         return self._provider.get_tracer("pricebook")
@@ -34,7 +39,7 @@ class Tracing:
         """A span for each request, named by its route. Metrics and logs go their own ways."""
         return {
             "tracer_provider": self._provider,
-            "tracing": self._export is not None,
+            "tracing": self.on,
             "metrics": False,
             "logs": False,
             "operation_spans": False,

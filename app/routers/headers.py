@@ -11,6 +11,7 @@ LINK = "Link"
 CACHE_CONTROL = "Cache-Control"
 VARY = "Vary"
 CONTENT_DISPOSITION = "Content-Disposition"
+STALE = "Pricebook-Stale"
 
 _DOCUMENTED: dict[str, dict[str, Any]] = {
     SEQ: {"description": "Number of the newest change that the answer tells of", "schema": {"type": "integer"}},
@@ -22,6 +23,10 @@ _DOCUMENTED: dict[str, dict[str, Any]] = {
     LOCATION: {"description": "Address of what was made", "schema": {"type": "string", "format": "uri-reference"}},
     LINK: {"description": 'The next page, with `rel="next"`', "schema": {"type": "string"}},
     CACHE_CONTROL: {"description": "How long caches may keep it", "schema": {"type": "string"}},
+    STALE: {
+        "description": "The database is away: for so many seconds nobody knows of changes to this answer",
+        "schema": {"type": "integer", "minimum": 1},
+    },
     CONTENT_DISPOSITION: {"description": "A name for the file", "schema": {"type": "string"}},
 }
 

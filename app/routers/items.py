@@ -6,8 +6,8 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Response
 
 from app.access import Scope
-from app.dependencies import Actor, CursorCodec, ItemAddress, Reading, Writing
-from app.errors import InvalidRequest, UnknownItem
+from app.dependencies import MIN_SEQ, Actor, CursorCodec, ItemAddress, Reading, Writing
+from app.errors import InvalidRequest, SeqNotReached, UnknownItem
 from app.exact_json import ExactJsonResponse, ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import POST_PROBLEMS, responses
@@ -35,9 +35,9 @@ async def create_plain_item(data: PlainItemCreate, session: Writing, actor: Acto
 @router.get(
     "/",
     summary="List items with their prices now",
-    dependencies=[requires(Scope.ITEMS_READ, Scope.PRICES_READ)],
+    dependencies=[requires(Scope.ITEMS_READ, Scope.PRICES_READ), MIN_SEQ],
     response_model=list[PlainItem],
-    responses=responses(InvalidRequest) | {200: answer(sometimes=[LINK])},
+    responses=responses(SeqNotReached, InvalidRequest) | {200: answer(sometimes=[LINK])},
 )
 async def list_plain_items(
     session: Reading,
@@ -55,9 +55,9 @@ async def list_plain_items(
 @router.get(
     "/{item:path}",
     summary="Read an item with its price now",
-    dependencies=[requires(Scope.ITEMS_READ, Scope.PRICES_READ)],
+    dependencies=[requires(Scope.ITEMS_READ, Scope.PRICES_READ), MIN_SEQ],
     response_model=PlainItem,
-    responses=responses(UnknownItem),
+    responses=responses(SeqNotReached, UnknownItem),
 )
 async def read_plain_item(key: ItemAddress, session: Reading) -> Response:
     """`price` is null if the item has none now, or is not for sale."""

@@ -181,7 +181,8 @@ def _rendered(row: Mapping[str, Any]) -> RenderedChange:
         )
     except Exception as error:
         raise UnreadableChange(row["seq"]) from error
-    return RenderedChange(row["seq"], row["at"], row["type"], change.model_dump_json().encode())
+    document = change.model_dump_json().encode()
+    return RenderedChange(row["seq"], row["at"], row["type"], document, row["item_id"], row["book"])
 
 
 def _documents(row: Mapping[str, Any]) -> tuple[Any, Any]:

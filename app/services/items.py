@@ -24,7 +24,7 @@ from app.errors import (
     NotForSale,
     UnknownItem,
 )
-from app.models import DEFAULT_BOOK, Book, ChangeType, Item, ItemKey
+from app.models import DEFAULT_BOOK, Book, ChangeType, Item, ItemKey, Ledger
 from app.observability.metrics import PriceRead
 from app.pagination import Cursors
 from app.schemas import item as schemas
@@ -35,6 +35,7 @@ from app.services.questions import Moment
 
 _ITEM_COLUMNS = tuple(Item.__table__.c)
 _SELECT = select(*_ITEM_COLUMNS)
+_HEAD = select(Ledger.seq).scalar_subquery().label("head")
 _INSERT = insert(Item).returning(*_ITEM_COLUMNS)
 _UPDATE = update(Item).returning(*_ITEM_COLUMNS)
 _BOOK_TERMS = (
@@ -118,15 +119,16 @@ async def _price_now(session: WriteSession, item_id: UUID, book: str) -> PriceAn
         return None
 
 
-async def read(session: ReadSession, key: ItemKey) -> schemas.Item:
-    """The item.
+async def read(session: ReadSession, key: ItemKey) -> tuple[schemas.Item, int]:
+    """The item, and the newest change that it can know of.
 
     :raises UnknownItem: if there is none.
     """
-    row = (await session.execute(_SELECT.where(key.condition), {"item": key.parameter})).mappings().one_or_none()
+    statement = _SELECT.add_columns(_HEAD).where(key.condition)
+    row = (await session.execute(statement, {"item": key.parameter})).mappings().one_or_none()
     if row is None:
         raise UnknownItem(f"There is no item {key}.")
-    return schemas.Item(**row)
+    return schemas.Item(**{name: row[name] for name in schemas.Item.model_fields}), row["head"]
 
 
 async def read_priced(session: ReadSession, key: ItemKey) -> schemas.PricedItem:

@@ -77,6 +77,7 @@ async def advance_block(session: WriteSession, count: int) -> Block:
     it, never after, so writers cannot deadlock. A rollback gives the numbers back, and no reader ever sees them.
     """
     row = (await session.execute(_ADVANCE, {"count": count})).one()
+    session.last_seq = row.seq
     return Block(row.seq - count + 1, row.seq, row.recorded_at)
 
 
@@ -114,3 +115,8 @@ async def log(
         },
     )
     session.changes[kind] += 1
+    # What caches of this process must know once it is committed.
+    if item_id is not None:
+        session.touched.add(item_id)
+    elif after is not None:
+        session.touched.add(after["key"])

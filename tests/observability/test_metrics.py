@@ -17,7 +17,15 @@ from app.main import create_app
 from app.migrations import head
 from app.models import ChangeType
 from app.observability.http_metrics import RequestOutcome
-from app.observability.metrics import SECONDS, DatabaseError, ImportResult, ImportStep, PriceRead, QuoteResult
+from app.observability.metrics import (
+    SECONDS,
+    CacheRead,
+    DatabaseError,
+    ImportResult,
+    ImportStep,
+    PriceRead,
+    QuoteResult,
+)
 from app.schemas.import_run import RowStatus
 from app.settings import Settings
 from tests.api.test_operations import admin
@@ -54,6 +62,9 @@ PROMISED: dict[str, tuple[str, set[str]]] = {
     "pricebook_ledger_change_timestamp_seconds": ("gauge", set()),
     "pricebook_changes_total": ("counter", {"type"}),
     "pricebook_price_reads_total": ("counter", {"outcome"}),
+    "pricebook_response_cache_reads_total": ("counter", {"result"}),
+    "pricebook_response_cache_bytes": ("gauge", set()),
+    "pricebook_response_cache_limit_bytes": ("gauge", set()),
     "pricebook_quotes_total": ("counter", {"result"}),
     "pricebook_imports_total": ("counter", {"result"}),
     "pricebook_import_rows_total": ("counter", {"status"}),
@@ -135,6 +146,7 @@ def test_values_of_labels_and_buckets_are_documented() -> None:
         *ChangeType,
         *DatabaseError,
         *PriceRead,
+        *CacheRead,
         *QuoteResult,
         *RequestOutcome,
         *ImportResult,

@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Request, Response, status
 from app import http_cache
 from app.access import Scope
 from app.dependencies import (
+    MIN_SEQ,
     Actor,
     At,
     BookQuery,
@@ -14,6 +15,7 @@ from app.dependencies import (
     IfMatch,
     IfNoneMatch,
     ItemAddress,
+    Keep,
     MayCorrect,
     Reading,
     RequestCaller,
@@ -25,13 +27,15 @@ from app.errors import (
     InvalidRequest,
     PreconditionFailed,
     PreconditionRequired,
+    SeqNotReached,
     UnknownBook,
     UnknownItem,
 )
 from app.exact_json import ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import BODY_PROBLEMS, POST_PROBLEMS, responses
-from app.routers.headers import ETAG, LOCATION, SEQ, answer, link, next_page
+from app.response_cache import Offer
+from app.routers.headers import ETAG, LOCATION, SEQ, STALE, answer, link, next_page
 from app.schemas.base import Gtin, Name, Sku
 from app.schemas.item import Item, ItemCreate, ItemList, ItemPatch, PricedItem
 from app.services import items
@@ -84,8 +88,8 @@ async def create_item(
 @router.get(
     "",
     summary="List items with their prices",
-    dependencies=[requires(Scope.ITEMS_READ, Scope.PRICES_READ)],
-    responses=responses(UnknownBook, InvalidRequest) | {200: answer(links=next_page("list_items"))},
+    dependencies=[requires(Scope.ITEMS_READ, Scope.PRICES_READ), MIN_SEQ],
+    responses=responses(SeqNotReached, UnknownBook, InvalidRequest) | {200: answer(links=next_page("list_items"))},
 )
 async def list_items(
     session: Reading,
@@ -109,12 +113,15 @@ async def list_items(
 @router.get(
     "/{item:item}",
     summary="Read an item",
-    dependencies=[requires(Scope.ITEMS_READ)],
-    responses=responses(UnknownItem, InvalidRequest) | {200: answer(ETAG)},
+    dependencies=[requires(Scope.ITEMS_READ), MIN_SEQ],
+    responses=responses(SeqNotReached, UnknownItem, InvalidRequest) | {200: answer(ETAG, sometimes=[STALE])},
 )
-async def read_item(key: ItemAddress, session: Reading, response: Response, if_none_match: IfNoneMatch = None) -> Item:
+async def read_item(
+    key: ItemAddress, session: Reading, keep: Keep, response: Response, if_none_match: IfNoneMatch = None
+) -> Item:
     """The item itself; its price is at `/price`."""
-    item = await items.read(session, key)
+    item, known_seq = await items.read(session, key)
+    keep(Offer(known_seq, (item.id,)))
     tag = http_cache.version_tag(item.version)
     if http_cache.is_fresh(if_none_match, tag):
         return Response(status_code=status.HTTP_304_NOT_MODIFIED, headers={ETAG: tag})  # type: ignore[return-value]  # no body

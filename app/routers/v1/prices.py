@@ -8,6 +8,7 @@ from fastapi import APIRouter, Path, Query, Response, status
 
 from app.access import Scope
 from app.dependencies import (
+    MIN_SEQ,
     Actor,
     At,
     BookQuery,
@@ -15,6 +16,7 @@ from app.dependencies import (
     From,
     IfNoneMatch,
     ItemAddress,
+    Keep,
     KnownAt,
     KnownSeq,
     MayCorrect,
@@ -31,6 +33,7 @@ from app.errors import (
     ItemArchived,
     NoPrice,
     NotForSale,
+    SeqNotReached,
     UnknownBook,
     UnknownItem,
     UnknownPrice,
@@ -39,8 +42,9 @@ from app.errors import (
 from app.exact_json import ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import POST_PROBLEMS, responses
+from app.response_cache import Offer, Tag
 from app.routers.caching import IMMUTABLE, cacheable, max_age
-from app.routers.headers import ETAG, SEQ, answer, link, next_page
+from app.routers.headers import ETAG, SEQ, STALE, answer, link, next_page
 from app.schemas.price import (
     Lookup,
     LookupAnswer,
@@ -61,15 +65,16 @@ router = APIRouter(tags=["prices"], route_class=ExactJsonRoute)
 @router.get(
     "/items/{item:item}/price",
     summary="What does the item cost?",
-    dependencies=[requires(Scope.PRICES_READ)],
+    dependencies=[requires(Scope.PRICES_READ), MIN_SEQ],
     response_model=PriceAnswer,
-    responses=responses(UnknownItem, UnknownBook, NoPrice, NotForSale, UnknownSeq, InvalidRequest)
-    | {200: answer(ETAG)},
+    responses=responses(SeqNotReached, UnknownItem, UnknownBook, NoPrice, NotForSale, UnknownSeq, InvalidRequest)
+    | {200: answer(ETAG, sometimes=[STALE])},
 )
 async def read_price(
     key: ItemAddress,
     session: Reading,
     most_seconds: PriceMaxAge,
+    keep: Keep,
     book: BookQuery = "default",
     at: At = None,
     known_at: KnownAt = None,
@@ -88,21 +93,35 @@ async def read_price(
     if explain:
         answer = await histories.explain(session, answer, quantity=quantity)
     pinned = at is not None and known_seq is not None
-    control = IMMUTABLE if pinned else max_age(most_seconds, answer.effective_until if at is None else None)
-    return cacheable(answer, control, if_none_match)
+    until = answer.effective_until if at is None else None
+    if not explain or at is not None:
+        # Of rows that do not answer, an explanation says things that change with time before the answer does.
+        keep(
+            Offer(
+                answer.known_seq,
+                _tags(answer, known_seq),
+                most_seconds=None if pinned else most_seconds,
+                at=answer.at,
+                until=until,
+                is_price=True,
+            )
+        )
+    return cacheable(answer, IMMUTABLE if pinned else max_age(most_seconds, until), if_none_match)
 
 
 @router.get(
     "/items/{item:item}/prices",
     summary="The item's prices over time",
-    dependencies=[requires(Scope.PRICES_READ)],
+    dependencies=[requires(Scope.PRICES_READ), MIN_SEQ],
     response_model=Timeline | PriceRows,
-    responses=responses(UnknownItem, UnknownBook, UnknownSeq, InvalidRequest) | {200: answer(ETAG)},
+    responses=responses(SeqNotReached, UnknownItem, UnknownBook, UnknownSeq, InvalidRequest)
+    | {200: answer(ETAG, sometimes=[STALE])},
 )
 async def read_prices(
     key: ItemAddress,
     session: Reading,
     most_seconds: PriceMaxAge,
+    keep: Keep,
     book: BookQuery = "default",
     from_: From = None,
     to: To = None,
@@ -122,7 +141,13 @@ async def read_prices(
             session, key, book=book, moment=moment, window=(from_, to), quantity=quantity
         )
     control = max_age(most_seconds, None) if known_seq is None else IMMUTABLE
+    keep(Offer(document.known_seq, _tags(document, known_seq)))
     return cacheable(document, control, if_none_match)
+
+
+def _tags(answer: PriceAnswer | Timeline | PriceRows, known_seq: int | None) -> tuple[Tag, ...]:
+    """What the answer depends on. No change can touch what was known before it."""
+    return (answer.item_id, answer.book) if known_seq is None else ()
 
 
 @router.post(
@@ -163,8 +188,8 @@ async def record_price(
 @router.get(
     "/items/{item:item}/prior-price",
     summary="The lowest price before a reduction",
-    dependencies=[requires(Scope.PRICES_READ)],
-    responses=responses(UnknownItem, UnknownBook, NoPrice, HistoryTooShort, InvalidRequest),
+    dependencies=[requires(Scope.PRICES_READ), MIN_SEQ],
+    responses=responses(SeqNotReached, UnknownItem, UnknownBook, NoPrice, HistoryTooShort, InvalidRequest),
 )
 async def read_prior_price(
     key: ItemAddress,
@@ -207,8 +232,8 @@ async def void_price(
 @router.post(
     "/prices:lookup",
     summary="Price many items at once",
-    dependencies=[requires(Scope.PRICES_READ), IDEMPOTENT],
-    responses=responses(UnknownBook, InvalidRequest, *POST_PROBLEMS),
+    dependencies=[requires(Scope.PRICES_READ), MIN_SEQ, IDEMPOTENT],
+    responses=responses(SeqNotReached, UnknownBook, InvalidRequest, *POST_PROBLEMS),
 )
 async def look_up_prices(data: Lookup, session: Reading) -> LookupAnswer:
     """Up to 1000 items at one instant in one round trip, for a till or a page. A line without a price says why."""
@@ -218,8 +243,8 @@ async def look_up_prices(data: Lookup, session: Reading) -> LookupAnswer:
 @router.get(
     "/schedule",
     summary="What changes next?",
-    dependencies=[requires(Scope.PRICES_READ)],
-    responses=responses(UnknownBook, InvalidRequest) | {200: answer(links=next_page("read_schedule"))},
+    dependencies=[requires(Scope.PRICES_READ), MIN_SEQ],
+    responses=responses(SeqNotReached, UnknownBook, InvalidRequest) | {200: answer(links=next_page("read_schedule"))},
 )
 async def read_schedule(
     session: Reading,

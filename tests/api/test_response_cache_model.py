@@ -1,0 +1,311 @@
+"""Several replicas, random writes, notifications that come late or never, outages and clocks that are set: whatever
+a replica answers is what the ledger answers at a seq and an instant that it may still answer for.
+
+The replicas hear of nothing by themselves. What a notification or a look would do happens when a rule says so.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, ClassVar, NamedTuple
+
+import asyncpg
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from sqlalchemy.engine import URL
+
+from app.migrations import migrate
+from app.services import answers
+from tests.api.test_response_cache import Replica, replica
+from tests.api.test_statements import statements
+from tests.conftest import make_settings
+from tests.support import postgres
+
+JSON = dict[str, Any]
+LAG_SECONDS, STALE_SECONDS = 20.0, 300.0
+ITEMS, BOOK = ("a", "b"), "default"
+QUERIES = ("", "?known_at=2999-01-01T00:00:00Z")
+REPLICAS = st.integers(0, 2)
+SOME_ITEM = st.sampled_from(ITEMS)
+SOME_QUERY = st.sampled_from(QUERIES)
+
+
+class Change(NamedTuple):
+    """One that touched the item, or all of them, and when each replica's clock said that it was committed."""
+
+    seq: int
+    items: tuple[str, ...]
+    writer: int
+    at: tuple[float, ...]
+
+
+class Instant(NamedTuple):
+    """By both clocks of a replica."""
+
+    wall: float
+    monotonic: float
+
+
+class Node:
+    """A replica, and what the test has done to it."""
+
+    def __init__(self, client: Replica) -> None:
+        self.client = client
+        self.away = False
+        self.wall = self.ahead = 0.0
+        """What is added to its wall clock, and to both of its clocks."""
+        self.read_at: dict[str, Instant] = {}
+        """By address, when its database was asked last: by the wall clock before, by the other one after."""
+        client.app.state.clocks.wall = lambda: time.time() + self.ahead + self.wall
+        client.app.state.clocks.monotonic = self.monotonic
+
+    def monotonic(self) -> float:
+        return time.monotonic() + self.ahead
+
+    @property
+    def follower(self) -> Any:
+        return self.client.app.state.follower
+
+    def reset(self) -> None:
+        self.wall = self.ahead = 0.0
+        self.restore()
+
+    def cut_off(self) -> None:
+        self.away = True
+        self.client.app.state.database.circuit._failure = ConnectionRefusedError("the test took it away")
+
+    def restore(self) -> None:
+        self.away = False
+        self.client.app.state.database.circuit._failure = None
+
+    async def follow(self) -> None:
+        """What a notification does, once it is there."""
+        caught_up_at = self.follower.caught_up_at
+        while self.follower.caught_up_at <= caught_up_at:
+            self.follower._woken.set()
+            await asyncio.sleep(0.001)
+        self.follower.caught_up_at += self.ahead
+
+
+class Replicas(RuleBasedStateMachine):
+    """Writes, reads and mishaps. Every read is checked."""
+
+    nodes: ClassVar[list[Node]]
+    oracle: ClassVar[Replica]
+    runner: ClassVar[asyncio.Runner]
+    answered: ClassVar[dict[str, int]]
+
+    def run_in_loop[T](self, work: Coroutine[Any, Any, T]) -> T:
+        return self.runner.run(work)
+
+    @initialize()
+    def begin(self) -> None:
+        self.changes: list[Change] = []
+        self.ids: dict[str, str] = {}
+        for node in self.nodes:
+            node.reset()
+        self.run_in_loop(self._begin())
+
+    async def _begin(self) -> None:
+        for item in ITEMS:
+            price = {"amount": "1", "valid_from": "2024-01-01"}
+            made = await self.nodes[0].client.post("/v1/items", json={"name": item, "price": price})
+            self.ids[item] = made.json()["id"]
+        for node in self.nodes:
+            await node.follow()
+        for at in range(len(self.nodes)):
+            for item in ITEMS:
+                for query in QUERIES:
+                    await self._read(at, item, query, None)
+
+    @rule(
+        at=REPLICAS,
+        item=SOME_ITEM,
+        amount=st.integers(2, 99),
+        ends=st.booleans(),
+        begins_in=st.sampled_from([None, None, 30, 100]),
+    )
+    def record(self, at: int, item: str, amount: int, ends: bool, begins_in: int | None) -> None:
+        if self.nodes[at].away:
+            return
+        now = datetime.now(UTC)
+        body: JSON = {"amount": str(amount)}
+        if begins_in is not None:
+            body["valid_from"] = (now + timedelta(seconds=begins_in)).isoformat()
+        if ends:
+            body["valid_to"] = (now + timedelta(seconds=150)).isoformat()
+        self.run_in_loop(self._write(at, (item,), f"/v1/items/{self.ids[item]}/prices", "POST", body))
+
+    @rule(at=REPLICAS, mode=st.sampled_from(["up", "down", "half_up"]))
+    def change_the_book(self, at: int, mode: str) -> None:
+        if not self.nodes[at].away:
+            body = {"rounding": {"mode": mode}}
+            self.run_in_loop(self._write(at, ITEMS, f"/v1/books/{BOOK}", "PATCH", body))
+
+    @rule(at=REPLICAS, item=SOME_ITEM, number=st.integers(0, 10**6))
+    def rename(self, at: int, item: str, number: int) -> None:
+        if not self.nodes[at].away:
+            body = {"sku": f"{self.ids[item][-8:]}-{number}"}
+            self.run_in_loop(self._write(at, (item,), f"/v1/items/{self.ids[item]}", "PATCH", body))
+
+    async def _write(self, at: int, items: tuple[str, ...], path: str, method: str, body: JSON) -> None:
+        client = self.nodes[at].client
+        answer = await client.request(method, path, json=body, headers={"If-Match": "*"} if method == "PATCH" else {})
+        assert answer.is_success, answer.text
+        if (seq := answer.headers.get("pricebook-seq")) is not None:
+            committed = tuple(node.monotonic() for node in self.nodes)
+            self.changes.append(Change(int(seq), items, at, committed))
+
+    @rule(at=REPLICAS)
+    def hear(self, at: int) -> None:
+        if not self.nodes[at].away:
+            self.run_in_loop(self.nodes[at].follow())
+
+    @rule(at=REPLICAS, seconds=st.sampled_from([1, 5, 15, 40, 120]))
+    def let_time_pass(self, at: int, seconds: float) -> None:
+        self.nodes[at].ahead += seconds
+
+    @rule(at=REPLICAS, seconds=st.sampled_from([-1000, -60, -1, 1, 40, 120]))
+    def set_the_clock(self, at: int, seconds: float) -> None:
+        self.nodes[at].wall += seconds
+
+    @rule(at=REPLICAS)
+    def lose_the_database(self, at: int) -> None:
+        self.nodes[at].cut_off()
+
+    @precondition(lambda self: any(node.away for node in self.nodes))
+    @rule()
+    def find_the_database(self) -> None:
+        for node in self.nodes:
+            node.restore()
+
+    @rule(at=REPLICAS, item=SOME_ITEM, query=SOME_QUERY, seen=st.sampled_from([None, None, "head", "own"]))
+    def read(self, at: int, item: str, query: str, seen: str | None) -> None:
+        known = {"head": self.changes, "own": [change for change in self.changes if change.writer == at]}
+        least = max((change.seq for change in known.get(seen or "", ())), default=None)
+        self.run_in_loop(self._read(at, item, query, least))
+
+    @rule(at=REPLICAS, item=SOME_ITEM, query=SOME_QUERY, writer=REPLICAS, hears=st.booleans())
+    def read_while_it_changes(self, at: int, item: str, query: str, writer: int, hears: bool) -> None:
+        """The answer is on its way from the database when the item changes, and the replica hears of it or not."""
+        if not self.nodes[at].away and not self.nodes[writer].away:
+            self.run_in_loop(self._race(at, item, query, writer, hears=hears))
+
+    async def _race(self, at: int, item: str, query: str, writer: int, *, hears: bool) -> None:
+        read, go_on = asyncio.Event(), asyncio.Event()
+        whole = answers.read
+
+        async def slow(*arguments: Any, **more: Any) -> Any:
+            answer = await whole(*arguments, **more)
+            read.set()
+            await go_on.wait()
+            return answer
+
+        answers.read = slow
+        reading = asyncio.create_task(self._read(at, item, query, None))
+        waiting = asyncio.create_task(read.wait())
+        await asyncio.wait([reading, waiting], return_when=asyncio.FIRST_COMPLETED)
+        answers.read = whole
+        await self._write(writer, (item,), f"/v1/items/{self.ids[item]}/prices", "POST", {"amount": "7"})
+        if hears:
+            await self.nodes[at].follow()
+        go_on.set()
+        waiting.cancel()
+        await reading
+        # What was on its way may be answered to the one who asked before; not to one who asks now.
+        await self._read(at, item, query, None)
+
+    async def _read(self, at: int, item: str, query: str, least: int | None) -> None:
+        node = self.nodes[at]
+        address = f"/v1/items/{self.ids[item]}/price{query}"
+        headers = {} if least is None else {"Pricebook-Min-Seq": str(least)}
+        must_know = self._must_know(node, at, item)
+        wall, monotonic = node.client.app.state.clocks.wall(), node.monotonic()
+        with statements(node.client.app) as seen:
+            answer = await node.client.get(address, headers=headers)
+        asked = [sql for sql in seen if "question" in sql]
+        if answer.status_code == 503:
+            assert node.away or (least is not None and least > node.follower.seq), answer.text
+            return
+        assert answer.status_code == 200, (answer.text, node.away)
+        price = answer.json()
+        stale = answer.headers.get("pricebook-stale")
+        await self._check_it_is_the_ledgers(item, query, price)
+        if least is not None:
+            assert price["known_seq"] >= least, "older than its caller has seen"
+        if asked:
+            node.read_at[address] = Instant(wall, node.monotonic())
+            self.answered["database"] += 1
+            return
+        self.answered["stale" if stale else "memory"] += 1
+        assert price["known_seq"] >= must_know, "it knows of a change that the replica has not answered with"
+        age = STALE_SECONDS if stale else LAG_SECONDS
+        late = [change.seq for change in self.changes if item in change.items and change.at[at] < monotonic - age]
+        assert all(seq <= price["known_seq"] for seq in late), "older than a replica may be"
+        assert not stale or node.away
+        read_at = node.read_at[address]
+        assert wall >= read_at.wall, "about a time that has not come, by its clock"
+        if (until := price["effective_until"]) is not None:
+            assert wall < datetime.fromisoformat(until).timestamp(), "beyond its boundary"
+            life = datetime.fromisoformat(until) - datetime.fromisoformat(price["at"])
+            assert monotonic < read_at.monotonic + life.total_seconds(), "beyond its boundary by the database's clock"
+
+    def _must_know(self, node: Node, at: int, item: str) -> int:
+        """What the replica knows of the item: its own writes to it, and what it followed."""
+        return max(
+            (
+                change.seq
+                for change in self.changes
+                if item in change.items and (change.writer == at or change.seq <= node.follower.seq)
+            ),
+            default=0,
+        )
+
+    async def _check_it_is_the_ledgers(self, item: str, query: str, price: JSON) -> None:
+        parameters = {"at": price["at"], "known_seq": price["known_seq"], "quantity": price["quantity"]}
+        expected = await self.oracle.get(f"/v1/items/{self.ids[item]}/price", params=parameters)
+        assert price == expected.json(), query
+
+
+@asynccontextmanager
+async def replicas(url: URL) -> AsyncIterator[tuple[list[Node], Replica]]:
+    options = {
+        "feed_poll_seconds": 60,
+        "response_cache_lag_seconds": LAG_SECONDS,
+        "stale_if_error_seconds": STALE_SECONDS,
+        "min_seq_wait_seconds": 0,
+    }
+    async with AsyncExitStack() as stack:
+        nodes = [Node(await stack.enter_async_context(replica(url, **options))) for _ in range(3)]
+        yield nodes, await stack.enter_async_context(replica(url, response_cache_bytes=0))
+
+
+def test_no_answer_is_older_than_allowed(fresh_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def hear_nothing(*_: object) -> None:
+        """The notifications are lost."""
+
+    monkeypatch.setattr(asyncpg.Connection, "add_listener", hear_nothing)
+    answered = dict.fromkeys(("memory", "stale", "database"), 0)
+    with asyncio.Runner() as runner:
+        runner.run(migrate(make_settings(fresh_url, serving_role=postgres.SERVING_ROLE)))
+        context = replicas(fresh_url)
+        nodes, oracle = runner.run(context.__aenter__())
+        machine = type("Bound", (Replicas,), {"nodes": nodes, "oracle": oracle, "runner": runner, "answered": answered})
+        try:
+            run_state_machine_as_test(machine, settings=LIMITS)
+        finally:
+            runner.run(context.__aexit__(None, None, None))
+    assert all(answered.values()), answered
+
+
+LIMITS = settings(
+    max_examples=40,
+    stateful_step_count=40,
+    report_multiple_bugs=False,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
