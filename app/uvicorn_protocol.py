@@ -109,9 +109,10 @@ class Connection(HttpToolsProtocol):
         if self._fault is not None:
             raise httptools.HttpParserError
         super().on_headers_complete()
-        if (cycle := self.cycle) is not None and self.scope["method"] != "HEAD":
-            # An answer to HEAD has no body that its head could wait for.
-            cycle.transport = _WholeAnswers(self.transport, cycle)
+        # What is to be upgraded may have none; and an answer to HEAD has no body that its head could wait for.
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_started and self.scope["method"] != "HEAD":
+            cycle.transport = _WholeAnswers(self.transport, cycle)  # type: ignore[assignment]  # all it is asked for
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be read."""

@@ -233,7 +233,7 @@ def _is_new_enough(found: Entry, asked: Mapping[bytes, bytes]) -> bool:
 def _has_it(found: Entry, if_none_match: bytes | None) -> bool | None:
     """Whether the client has these very bytes, or ``None`` if it does not say so in order."""
     try:
-        return http_cache.is_fresh(if_none_match and if_none_match.decode("latin-1"), found.etag)
+        return if_none_match is not None and http_cache.is_fresh(if_none_match.decode("latin-1"), found.etag)
     except InvalidRequest:
         return None
 

@@ -20,7 +20,6 @@ from prometheus_client.core import (
     Metric,
     SummaryMetricFamily,
 )
-from prometheus_client.utils import floatToGoString
 from prometheus_fastapi_instrumentator import Instrumentator
 from prometheus_fastapi_instrumentator.metrics import Info
 from starlette.types import Scope
@@ -50,7 +49,7 @@ class RequestOutcome(StrEnum):
     ABANDONED = "abandoned"
 
 
-_BOUNDS = [floatToGoString(bound) for bound in (*SECONDS, float("inf"))]
+_BOUNDS = [f"{float(bound)}" for bound in SECONDS] + ["+Inf"]
 
 
 class _Series:
@@ -142,8 +141,11 @@ class RequestMetrics:
         yield from (requests, durations, by_outcome, request_bytes, answer_bytes)
 
 
-def _cumulated(series: _Series) -> list[tuple[str, float, Exemplar | None]]:
-    return list(zip(_BOUNDS, accumulate(series.buckets), series.exemplars, strict=True))
+def _cumulated(series: _Series) -> list[tuple[str, float] | tuple[str, float, Exemplar]]:
+    return [
+        (bound, count) if exemplar is None else (bound, count, exemplar)
+        for bound, count, exemplar in zip(_BOUNDS, accumulate(series.buckets), series.exemplars, strict=True)
+    ]
 
 
 def _add(total: _Series, series: _Series) -> None:

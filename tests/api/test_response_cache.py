@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -237,22 +238,22 @@ async def test_memory_is_bounded_and_the_least_used_answers_go(own_url: URL) -> 
 
 async def test_a_change_at_another_replica_is_followed(one: Replica, own_url: URL) -> None:
     async with replica(own_url) as other:
-        for write, read, field, expected in (
-            (lambda: one.record("2"), "/v1/items/sku:A/price", "amount", "2.00"),
-            (lambda: one.record("3"), "/v1/items/sku:A/prices?rows=true", "known_seq", 5),
-            (lambda: _patch(one, "items/sku:A", {"name": "B"}), "/v1/items/sku:A", "name", "B"),
+        cases: list[tuple[Callable[[], Awaitable[int]], str, str, object]] = [
+            (partial(one.record, "2"), "/v1/items/sku:A/price", "amount", "2.00"),
+            (partial(one.record, "3"), "/v1/items/sku:A/prices?rows=true", "known_seq", 5),
+            (partial(_patch, one, "items/sku:A", {"name": "B"}), "/v1/items/sku:A", "name", "B"),
             (
-                lambda: _patch(one, "books/default", {"rounding": {"mode": "up"}}),
+                partial(_patch, one, "books/default", {"rounding": {"mode": "up"}}),
                 "/v1/items/sku:A/price",
                 "known_seq",
                 7,
             ),
-            (lambda: _patch(one, "items/sku:A", {"sku": "Z"}), "/v1/items/sku:A", "type", "/problems/unknown-item"),
-        ):
+            (partial(_patch, one, "items/sku:A", {"sku": "Z"}), "/v1/items/sku:A", "type", "/problems/unknown-item"),
+        ]
+        for write, read, field, expected in cases:
             await other.get(read)
-            assert await reads(other, lambda address=read: other.get(address)) == {"hit": 1}  # type: ignore[misc]
-            seq = await write()
-            await until(lambda reached=seq: other.seq >= reached)  # type: ignore[misc]
+            assert await reads(other, partial(other.get, read)) == {"hit": 1}
+            await until_applied(other, await write())
             assert (await other.get(read)).json()[field] == expected
 
 
