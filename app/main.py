@@ -18,6 +18,8 @@ from app.keyring import KeyRing
 from app.lifespan import admin_server
 from app.middleware.answer_headers import AnswerHeadersMiddleware
 from app.middleware.body_limit import BodyLimitMiddleware
+from app.middleware.front import Front
+from app.middleware.price_reads import PriceReadMiddleware
 from app.middleware.request_context import RequestContextMiddleware
 from app.middleware.response_cache import Clocks, Limits, ResponseCacheMiddleware
 from app.middleware.traffic import AdmissionMiddleware, ConnectionCloseMiddleware
@@ -34,6 +36,7 @@ from app.routers.operations import create_operations_app
 from app.routers.v1 import books, changes, exports, imports, items, prices, quotes
 from app.routers.v1 import keys as keys_router
 from app.services import import_uploads
+from app.services.price_reads import PriceReads
 from app.settings import Settings
 from app.traffic import Traffic
 
@@ -138,24 +141,32 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.add_middleware(RequestContextMiddleware, traffic=traffic, hidden=settings.hidden)
     app.add_middleware(AnswerHeadersMiddleware)
     app.add_middleware(ConnectionCloseMiddleware, traffic=traffic)
-    if settings.response_cache_bytes:
-        memory = functools.partial(
-            ResponseCacheMiddleware,
-            cache=responses,
-            prefix=f"{v1}/items/",
-            limits=Limits(settings.response_cache_lag_seconds, settings.stale_if_error_seconds),
-            clocks=app.state.clocks,
-            follower=follower,
-            circuit=database.circuit,
+    front = Front(traffic, request_metrics, settings.hidden)
+    put_before = app.add_middleware if traces.on else app.put_before  # With traces, inside of the request's span.
+    put_before(
+        functools.partial(
+            PriceReadMiddleware,
+            reads=PriceReads(database),
             keys=keys,
-            traffic=traffic,
-            metrics=request_metrics,
-            hidden=settings.hidden,
+            front=front,
+            version=settings.api_version,
+            most_seconds=settings.price_max_age_seconds,
         )
-        if traces.on:
-            app.add_middleware(memory)  # Inside of the request's span.
-        else:
-            app.put_before(memory)
+    )
+    if settings.response_cache_bytes:
+        put_before(
+            functools.partial(
+                ResponseCacheMiddleware,
+                cache=responses,
+                prefix=f"{v1}/items/",
+                limits=Limits(settings.response_cache_lag_seconds, settings.stale_if_error_seconds),
+                clocks=app.state.clocks,
+                follower=follower,
+                circuit=database.circuit,
+                keys=keys,
+                front=front,
+            )
+        )
     return app
 
 

@@ -41,7 +41,7 @@ class DocumentedApplication(FastAPI):
 
     def put_before(self, make: Callable[[ASGIApp], ASGIApp]) -> None:
         """Put a middleware before what FastAPI and Starlette put around all that :meth:`add_middleware` takes."""
-        self._front = make(super().__call__)
+        self._front = make(self._front or super().__call__)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or the lifespan."""

@@ -8,6 +8,8 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import ClassVar
 
 import structlog
 from fastapi import Request, Response
@@ -25,6 +27,18 @@ _YOUNG_SECONDS = 1.0
 """An older request is answered with its problem, so that its caller hears of it while it still waits."""
 
 
+@dataclass(slots=True)
+class Tried:
+    """What came of a first try, if somebody made it before the route."""
+
+    error: Exception
+    seconds: float
+    """How long it took."""
+
+    SCOPE_KEY: ClassVar[str] = "pricebook.tried"
+    """Where a request's ASGI scope holds it."""
+
+
 async def retrying(request: Request, handle: Callable[[Request], Awaitable[Response]], *, named: bool) -> Response:
     """Answer a request whose body can be read again.
 
@@ -33,8 +47,11 @@ async def retrying(request: Request, handle: Callable[[Request], Awaitable[Respo
     """
     database: Database = request.app.state.database
     began = time.monotonic()
+    tried: Tried | None = request.scope.get(Tried.SCOPE_KEY)
     for tries in range(_MOST + 1):
         try:
+            if tried is not None and tries == 0:
+                raise tried.error
             return await _once(request, handle)
         except ProblemError as error:
             safe = error.retry_cause is not None and (named or not error.may_have_happened)

@@ -6,14 +6,12 @@ times, logs and names the request, has a place among those in flight, and closes
 cannot answer at once, for whatever reason, it leaves to the application, which knows what to say.
 """
 
-import asyncio
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from opentelemetry import trace
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import http_cache
@@ -22,17 +20,10 @@ from app.circuit import Circuit
 from app.errors import InvalidRequest
 from app.follower import Follower
 from app.keyring import KeyRing
-from app.middleware.request_context import describe, log_request, logs_requests, request_id_of
-from app.observability.http_metrics import RequestMetrics, exemplar, route_template, status_of_cancelled
+from app.middleware.front import ACCEPT, AUTHORIZATION, IF_NONE_MATCH, JSON, MIN_SEQ, Answer, Front, headers_of
+from app.observability.http_metrics import route_template
 from app.observability.metrics import CACHE_READS, PRICE_READS, CacheRead, PriceRead
 from app.response_cache import Entry, Fill, Headers, ResponseCache, entry
-from app.traffic import Place, Traffic
-
-_ACCEPT, _AUTHORIZATION, _IF_NONE_MATCH, _MIN_SEQ = b"accept", b"authorization", b"if-none-match", b"pricebook-min-seq"
-_ASKED_WITH = frozenset({_ACCEPT, _AUTHORIZATION, _IF_NONE_MATCH, _MIN_SEQ})
-_UNUSUAL = frozenset({b"content-length", b"transfer-encoding", b"content-encoding"})
-_JSON = frozenset({None, b"*/*", b"application/json"})
-"""Values of ``Accept`` that make no difference. An answer to another one is kept for that one alone."""
 
 _HIT, _MISS, _BYPASSED, _STALE = (CACHE_READS.labels(result) for result in CacheRead)
 _ANSWERED = PRICE_READS.labels(PriceRead.ANSWERED)
@@ -54,13 +45,6 @@ class Limits(NamedTuple):
     stale_seconds: float
 
 
-class _Answer(NamedTuple):
-    status: int
-    headers: list[tuple[bytes, bytes]]
-    body: bytes
-    caller: Caller
-
-
 class ResponseCacheMiddleware:
     """Keeps what handlers offer, and answers with it."""
 
@@ -75,14 +59,11 @@ class ResponseCacheMiddleware:
         follower: Follower,
         circuit: Circuit,
         keys: KeyRing,
-        traffic: Traffic,
-        metrics: RequestMetrics,
-        hidden: Sequence[str],
+        front: Front,
     ) -> None:
         """Make it.
 
         :param prefix: paths that do not begin so are left to the application.
-        :param hidden: what no span may show.
         """
         self._app = app
         self._cache = cache
@@ -92,9 +73,7 @@ class ResponseCacheMiddleware:
         self._follower = follower
         self._circuit = circuit
         self._keys = keys
-        self._traffic = traffic
-        self._metrics = metrics
-        self._hidden = hidden
+        self._front = front
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -102,19 +81,19 @@ class ResponseCacheMiddleware:
             scope["type"] != "http"
             or scope["method"] != "GET"
             or not scope["path"].startswith(self._prefix)
-            or (asked := _asked(scope)) is None
+            or (asked := headers_of(scope)) is None
         ):
             await self._app(scope, receive, send)
             return
-        accept = asked.get(_ACCEPT)
-        key = (scope["path"], scope["query_string"], None if accept in _JSON else accept)
+        accept = asked.get(ACCEPT)
+        key = (scope["path"], scope["query_string"], None if accept in JSON else accept)
         found = self._cache.get(key)
         if found is not None and (answer := self._answer(found, asked)) is not None:
-            await self._send(found, answer, scope, send)
+            await self._send(found, *answer, scope, send)
         else:
             await self._fill(key, scope, receive, send)
 
-    def _answer(self, found: Entry, asked: Mapping[bytes, bytes]) -> _Answer | None:
+    def _answer(self, found: Entry, asked: Mapping[bytes, bytes]) -> tuple[Answer, Caller] | None:
         """The answer with this entry, or ``None`` if the application has to say it."""
         now = self._clocks.monotonic()
         left = found.seconds_left(wall := self._clocks.wall(), now)
@@ -125,9 +104,9 @@ class ResponseCacheMiddleware:
         if stale_seconds is None or wall < found.wall or not _is_new_enough(found, asked):
             _BYPASSED.inc()
             return None
-        caller = self._caller(found, asked.get(_AUTHORIZATION), is_stale=stale_seconds > 0)
-        has_it = _has_it(found, asked.get(_IF_NONE_MATCH))
-        if caller is None or has_it is None or self._traffic.in_flight >= self._traffic.limit:
+        caller = self._caller(found, asked.get(AUTHORIZATION), is_stale=stale_seconds > 0)
+        has_it = _has_it(found, asked.get(IF_NONE_MATCH))
+        if caller is None or has_it is None or self._front.is_full:
             return None
         headers = [*(found.headers_304 if has_it else found.headers)]
         if (control := _control(found, left, is_stale=stale_seconds > 0)) is not None:
@@ -137,7 +116,7 @@ class ResponseCacheMiddleware:
             _STALE.inc()
         else:
             _HIT.inc()
-        return _Answer(304, headers, b"", caller) if has_it else _Answer(200, headers, found.body, caller)
+        return (Answer(304, headers, b"") if has_it else Answer(200, headers, found.body)), caller
 
     def _stale_seconds(self, now: float) -> float | None:
         """For how long the database has been away, 0 while what is kept can be trusted, ``None`` when it cannot."""
@@ -157,37 +136,11 @@ class ResponseCacheMiddleware:
             caller = self._keys.recognised(authorization)
         return caller if caller is not None and all(map(caller.may, found.scopes)) else None
 
-    async def _send(self, found: Entry, answer: _Answer, scope: Scope, send: Send) -> None:
+    async def _send(self, found: Entry, answer: Answer, caller: Caller, scope: Scope, send: Send) -> None:
         started = time.perf_counter()
-        status, headers, body, caller = answer
-        request_id = request_id_of(scope)
-        headers.append((b"x-request-id", request_id.encode()))
-        traced = None
-        if "fastapi.telemetry" in scope:
-            span = trace.get_current_span()
-            describe(span, scope, request_id, self._hidden)
-            span.update_name(f"GET {found.route}")
-            span.set_attribute("http.route", found.route)
-            traced = exemplar(span)
         if found.offer.is_price:
             _ANSWERED.inc()
-        place = Place(self._traffic)
-        try:
-            if self._traffic.draining:
-                headers.append((b"connection", b"close"))
-            await send({"type": "http.response.start", "status": status, "headers": headers})
-            await send({"type": "http.response.body", "body": body})
-        except asyncio.CancelledError:
-            status = status_of_cancelled(self._traffic)
-            raise
-        finally:
-            place.leave()
-            seconds = time.perf_counter() - started
-            self._metrics.observe(
-                "GET", found.route, str(status), seconds, request_bytes=0, answer_bytes=len(body), exemplar=traced
-            )
-            if logs_requests():
-                log_request(scope, found.route, caller, status, len(body), seconds, request_id=request_id)
+        await self._front.send(scope, send, answer, route=found.route, caller=caller, started=started)
 
     async def _fill(self, key: tuple[object, ...], scope: Scope, receive: Receive, send: Send) -> None:
         """Let the application answer, and keep its answer if it is offered."""
@@ -212,21 +165,8 @@ class ResponseCacheMiddleware:
             self._cache.store(key, fill, entry(fill, body=body, headers=headers, route=route))
 
 
-def _asked(scope: Scope) -> dict[bytes, bytes] | None:
-    """The headers that the answer depends on, or ``None`` if the application has to judge what they mean."""
-    asked: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
-        if name in _ASKED_WITH:
-            if name in asked:
-                return None
-            asked[name] = value
-        elif name in _UNUSUAL:
-            return None
-    return asked
-
-
 def _is_new_enough(found: Entry, asked: Mapping[bytes, bytes]) -> bool:
-    least = asked.get(_MIN_SEQ)
+    least = asked.get(MIN_SEQ)
     return least is None or (least.isdigit() and len(least) < 20 and int(least) <= found.offer.known_seq)
 
 

@@ -25,6 +25,7 @@ from prometheus_fastapi_instrumentator.metrics import Info
 from starlette.types import Scope
 
 from app.observability.metrics import SECONDS
+from app.retries import Tried
 from app.traffic import Place, Traffic
 
 _ROUTE = "pricebook.route"
@@ -190,11 +191,13 @@ def instrument(app: FastAPI, registry: CollectorRegistry) -> RequestMetrics:
     def observe(info: Info) -> None:
         # One that was refused at the door never had a place.
         place: Place | None = info.request.scope.get(Place.SCOPE_KEY)
+        tried: Tried | None = info.request.scope.get(Tried.SCOPE_KEY)
+        tried_seconds = tried.seconds if tried else 0
         request_metrics.observe(
             info.method,
             info.modified_handler,
             info.modified_status,
-            max(info.modified_duration - (place.waited_seconds if place else 0), 0),
+            max(info.modified_duration + tried_seconds - (place.waited_seconds if place else 0), 0),
             request_bytes=int(info.request.headers.get("Content-Length", 0)),
             answer_bytes=int(info.response.headers.get("Content-Length", 0)) if info.response else 0,
             exemplar=exemplar(trace.get_current_span()),
@@ -208,6 +211,11 @@ def _outcome(status: str) -> RequestOutcome:
     if status == str(CLIENT_CLOSED_REQUEST):
         return RequestOutcome.ABANDONED
     return RequestOutcome.FAILED if status.startswith("5") else RequestOutcome.ANSWERED
+
+
+def note_route(scope: Scope, template: str) -> None:
+    """Say which route a request went to that the application did not see."""
+    scope[_ROUTE] = template
 
 
 def route_template(scope: Scope) -> str | None:

@@ -1,6 +1,7 @@
 """What an item costs: the price row that answers, for one item or as columns of a larger statement."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from decimal import Decimal
 from functools import cache
 from typing import Any
@@ -70,8 +71,15 @@ def _one_item(knowledge: Knowledge, *, by_sku: bool) -> Select[Any]:
 
 async def read(session: ReadSession, key: ItemKey, *, book: str, moment: Moment, quantity: Decimal) -> PriceAnswer:
     """The answer to somebody who asks what the item costs: that of :func:`find`, counted in the metrics."""
+    with counted():
+        return await find(session, key, book=book, moment=moment, quantity=quantity)
+
+
+@contextmanager
+def counted() -> Iterator[None]:
+    """Count what comes of a block that answers one such question."""
     try:
-        answer = await find(session, key, book=book, moment=moment, quantity=quantity)
+        yield
     except UnknownItem:
         count(PriceRead.UNKNOWN_ITEM)
         raise
@@ -79,7 +87,6 @@ async def read(session: ReadSession, key: ItemKey, *, book: str, moment: Moment,
         count(PriceRead.NO_PRICE)
         raise
     count(PriceRead.ANSWERED)
-    return answer
 
 
 def count(outcome: PriceRead) -> None:
@@ -104,6 +111,11 @@ async def find(
     statement = _one_item(Knowledge.of(moment), by_sku=key.sku is not None)
     values = await questions.parameters(session, moment, book=book, quantity=quantity) | {"item": key.parameter}
     row = (await session.execute(statement, values)).mappings().one()
+    return found(row, key, book=book, quantity=quantity)
+
+
+def found(row: Mapping[str, Any], key: ItemKey, *, book: str, quantity: Decimal) -> PriceAnswer:
+    """The answer in a row of :func:`columns` to somebody who asked for this item. Raises as :func:`find`."""
     questions.check(
         key=key,
         book=book,

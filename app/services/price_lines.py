@@ -58,11 +58,15 @@ def statement(knowledge: Knowledge = Knowledge.LATEST, *, until: bool = True) ->
 
 def parameters(lines: Sequence[tuple[str | None, Decimal]]) -> dict[str, Any]:
     """The lines as parameters: each an item, by id or sku, and a quantity. Text that names no item finds none."""
-    keys = [_key(item) for item, _ in lines]
+    return parameters_of([(_key(item), quantity) for item, quantity in lines])
+
+
+def parameters_of(lines: Sequence[tuple[ItemKey | None, Decimal]]) -> dict[str, Any]:
+    """The same, for items that are named already; ``None`` finds none."""
     return {
         "quantity": Decimal(1),
-        "ids": [key.id if key else None for key in keys],
-        "skus": [key.sku if key else None for key in keys],
+        "ids": [key.id if key else None for key, _ in lines],
+        "skus": [key.sku if key else None for key, _ in lines],
         "quantities": [quantity for _, quantity in lines],
     }
 

@@ -42,8 +42,8 @@ from app.errors import (
 from app.exact_json import ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import POST_PROBLEMS, responses
-from app.response_cache import Offer, Tag
-from app.routers.caching import IMMUTABLE, cacheable, max_age
+from app.response_cache import Offer
+from app.routers.caching import IMMUTABLE, cacheable, max_age, priced, tags
 from app.routers.headers import ETAG, SEQ, STALE, answer, link, next_page
 from app.schemas.price import (
     Lookup,
@@ -89,24 +89,15 @@ async def read_price(
     without (a sale beats the list price), then the greatest `min_quantity`, the latest `valid_from`, the latest `seq`.
     With `at` and `known_seq` the answer never changes, and caches may keep it for ever.
     """
-    answer = await answers.read(session, key, book=book, moment=Moment(at, known_at, known_seq), quantity=quantity)
+    moment = Moment(at, known_at, known_seq)
+    answer = await answers.read(session, key, book=book, moment=moment, quantity=quantity)
     if explain:
         answer = await histories.explain(session, answer, quantity=quantity)
-    pinned = at is not None and known_seq is not None
-    until = answer.effective_until if at is None else None
+    offer, control = priced(answer, moment, most_seconds)
     if not explain or at is not None:
         # Of rows that do not answer, an explanation says things that change with time before the answer does.
-        keep(
-            Offer(
-                answer.known_seq,
-                _tags(answer, known_seq),
-                most_seconds=None if pinned else most_seconds,
-                at=answer.at,
-                until=until,
-                is_price=True,
-            )
-        )
-    return cacheable(answer, IMMUTABLE if pinned else max_age(most_seconds, until), if_none_match)
+        keep(offer)
+    return cacheable(answer, control, if_none_match)
 
 
 @router.get(
@@ -141,13 +132,8 @@ async def read_prices(
             session, key, book=book, moment=moment, window=(from_, to), quantity=quantity
         )
     control = max_age(most_seconds, None) if known_seq is None else IMMUTABLE
-    keep(Offer(document.known_seq, _tags(document, known_seq)))
+    keep(Offer(document.known_seq, tags(document, known_seq)))
     return cacheable(document, control, if_none_match)
-
-
-def _tags(answer: PriceAnswer | Timeline | PriceRows, known_seq: int | None) -> tuple[Tag, ...]:
-    """What the answer depends on. No change can touch what was known before it."""
-    return (answer.item_id, answer.book) if known_seq is None else ()
 
 
 @router.post(

@@ -1,0 +1,46 @@
+"""What an item costs now, for many who ask at once: the statement of a lookup answers all of them."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from app.batches import Batches
+from app.database import Database
+from app.models import ItemKey
+from app.schemas.price import PriceAnswer
+from app.services import answers, price_lines
+
+_MOST_UNDER_WAY = 2
+"""While the database works on one batch, this process works on the answers of the other. More would be smaller, and
+most of what a statement costs it costs for one question as for thirty."""
+
+_MOST_QUESTIONS = 100
+
+
+class Moment(NamedTuple):
+    """What those have in common whom one statement can answer. ``at`` is now if it is ``None``."""
+
+    book: str
+    at: datetime | None
+
+
+class PriceReads:
+    """The price reads of one process, as far as they are about what is known now."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._batches: Batches[Moment, tuple[ItemKey, Decimal], Mapping[str, Any]] = Batches(
+            self._put, most_under_way=_MOST_UNDER_WAY, most_questions=_MOST_QUESTIONS
+        )
+
+    async def read(self, key: ItemKey, *, moment: Moment, quantity: Decimal) -> PriceAnswer:
+        """What :func:`app.services.answers.read` says, with everything that was committed before this call."""
+        with answers.counted():
+            row = await self._batches.ask(moment, (key, quantity))
+            return answers.found(row, key, book=moment.book, quantity=quantity)
+
+    async def _put(self, moment: Moment, lines: Sequence[tuple[ItemKey, Decimal]]) -> Sequence[Mapping[str, Any]]:
+        values = {"book": moment.book, "at": moment.at, **price_lines.parameters_of(lines)}
+        async with self._database.reading() as session:
+            return (await session.execute(price_lines.statement(), values)).mappings().all()
