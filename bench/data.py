@@ -16,6 +16,8 @@ from bench import POSTGRES, BenchFailed
 from bench.servers import Server
 
 ITEMS = 1_000
+WRITTEN = 200
+"""Items to which writes add."""
 PAGE = 50
 LOOKUP = 100
 _CONCURRENCY = 8
@@ -98,7 +100,7 @@ async def fill_rows(
         ids,
         [read.format(key) for key in ids],
         pages,
-        [f"{create}\t{json.dumps(document(number))}" for number in range(ITEMS, 2 * ITEMS)],
+        [f"{create}\t{json.dumps(document(number))}" for number in range(ITEMS, ITEMS + WRITTEN)],
     )
 
 
@@ -108,12 +110,16 @@ def row(number: int) -> dict[str, Any]:
 
 
 async def fill_pricebook(server: Server) -> Catalogue:
-    """Create items with a past, a present and a scheduled price each; and as many again, to which writes add prices.
+    """Create items with a past, a present and a scheduled price each; and others, to which writes add prices.
 
     :raises BenchFailed: if an answer is not the one expected.
     """
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     starts = [(today + timedelta(days=days)).isoformat() for days in (-365, -30, 30)]
+
+    async def make(client: httpx2.AsyncClient, number: int, first: Any = None) -> str:
+        item = {"sku": f"BENCH-{number:04}", "name": f"Item {number}", "price": first}
+        return str((await ask(client, "POST", "/v1/items", item))["id"])
 
     async def fill(client: httpx2.AsyncClient, number: int) -> str:
         now = price(number)
@@ -121,8 +127,7 @@ async def fill_pricebook(server: Server) -> Catalogue:
             {"amount": str(amount), "tax_rate": "19", "valid_from": start}
             for amount, start in zip((now - 1, now, now + 1), starts, strict=True)
         )
-        item = {"sku": f"BENCH-{number:04}", "name": f"Item {number}", "price": past}
-        key = str((await ask(client, "POST", "/v1/items", item))["id"])
+        key = await make(client, number, past)
         await ask(client, "POST", f"/v1/items/{key}/prices", present)
         await ask(client, "POST", f"/v1/items/{key}/prices", scheduled)
         answer = await ask(client, "GET", f"/v1/items/{key}/price")
@@ -131,7 +136,7 @@ async def fill_pricebook(server: Server) -> Catalogue:
         return key
 
     ids = await _for_each_item(server, range(ITEMS), fill)
-    written = await _for_each_item(server, range(ITEMS, 2 * ITEMS), fill)
+    written = await _for_each_item(server, range(ITEMS, ITEMS + WRITTEN), make)
     return Catalogue(
         ids,
         [f"/v1/items/{key}/price" for key in ids],

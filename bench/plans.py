@@ -6,7 +6,6 @@ The statements are those of the services, caught on their way to the database.
 import argparse
 import asyncio
 import math
-import secrets
 import signal
 import statistics
 import sys
@@ -18,7 +17,6 @@ from decimal import Decimal
 from typing import Any
 from uuid import UUID
 
-from pydantic import SecretStr
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -34,8 +32,7 @@ from app.schemas.price import Lookup, LookupLine
 from app.schemas.quote import QuoteLine, QuoteRequest
 from app.services import answers, exports, items, lookups, quotes, schedules
 from app.services.questions import Moment
-from app.settings import Settings
-from bench import POSTGRES, BenchFailed, data, ledgers, pgbench
+from bench import POSTGRES, BenchFailed, data, ledgers, pgbench, servers
 
 _DATABASE = "plans"
 _SIZES = (10_000, 100_000, 1_000_000)
@@ -82,7 +79,7 @@ def main() -> None:
 async def _measure(server: URL, size: int, console: Console, *, show: bool) -> dict[str, _Cost]:
     """The cost of each read on a ledger of ``size`` price rows."""
     await data.recreate(server, [_DATABASE])
-    settings = _settings(server.set(database=_DATABASE))
+    settings = servers.settings_of(server.set(database=_DATABASE), database_statement_timeout_milliseconds=60_000)
     await migrate(settings)
     with console.status(f"Writing {size:,} price rows"):
         await ledgers.fill(settings.sqlalchemy_url, size)
@@ -104,15 +101,6 @@ async def _measure(server: URL, size: int, console: Console, *, show: bool) -> d
             return costs
     finally:
         await database.close()
-
-
-def _settings(database: URL) -> Settings:
-    return Settings(
-        database_url=SecretStr(database.render_as_string(hide_password=False)),
-        secret_key=SecretStr(secrets.token_urlsafe(48)),
-        database_statement_timeout_milliseconds=60_000,
-        log_level="warning",
-    )
 
 
 async def _reads(database: Database, size: int) -> dict[str, _Read]:

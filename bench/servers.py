@@ -10,14 +10,18 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx2
+from pydantic import SecretStr
+from sqlalchemy.engine import URL
 
 from app.access import Scope
 from app.settings import Settings
 from bench import BenchFailed
 
 HOST = "127.0.0.1"
+POOL_SIZE: int = Settings.model_fields["database_pool_size"].default
 _ROOT = Path(__file__).parent.parent
 _START_SECONDS = 30.0
 _STOP_SECONDS = 15.0
@@ -33,23 +37,50 @@ class Server:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+def settings_of(database: URL, **others: Any) -> Settings:
+    """Settings of a Pricebook on this database, as they come, but for the log, which has warnings only."""
+    return Settings(
+        database_url=SecretStr(database.render_as_string(hide_password=False)),
+        secret_key=SecretStr(secrets.token_urlsafe(48)),
+        database_pool_size=POOL_SIZE,
+        log_level="warning",
+        **others,
+    )
+
+
 @contextlib.contextmanager
 def rival(name: str, environment: Mapping[str, str], directory: Path) -> Iterator[Server]:
     """Serve one of the applications in :mod:`bench.rivals` with the options that Pricebook gives uvicorn."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "uvicorn", f"bench.rivals.{name}:app", "--app-dir", str(_ROOT)]
     command += ["--host", HOST, "--port", str(port), "--log-level", "warning", "--no-access-log", "--no-server-header"]
-    with running(name, command, environment, directory, f"http://{HOST}:{port}") as server:
-        yield server
+    with running(name, command, environment, directory, f"http://{HOST}:{port}/") as pid:
+        yield Server(f"http://{HOST}:{port}", pid)
 
 
 @contextlib.contextmanager
-def pricebook(
-    settings: Settings, directory: Path, environment: Mapping[str, str] | None = None, *, server: str = "uvicorn"
-) -> Iterator[Server]:
-    """Serve Pricebook with its own command and with the admin port. It asks for keys, and the headers carry a real one.
+def pricebook(settings: Settings, directory: Path, environment: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Serve Pricebook under uvicorn. It asks for keys, and the headers carry a real one.
 
     :param environment: further variables; those that this version does not know do nothing.
+    """
+    with serving(settings, directory, environment or {}, server="uvicorn") as (server, admin_key):
+        made = httpx2.post(
+            f"{server.url}/v1/keys",
+            json={"name": f"bench-{secrets.token_hex(4)}", "scopes": _SCOPES},
+            headers={"Authorization": f"Bearer {admin_key}"},
+        )
+        if not made.is_success:
+            raise BenchFailed(f"Pricebook made no key: {made.text}")
+        yield Server(server.url, server.pid, {"Authorization": f"Bearer {made.json()['key']}"})
+
+
+@contextlib.contextmanager
+def serving(
+    settings: Settings, directory: Path, environment: Mapping[str, str], *, server: str
+) -> Iterator[tuple[Server, str]]:
+    """Serve Pricebook with its own command and with the admin port. Gives it with its ``ADMIN_KEY``, once it is ready.
+
     :param server: what runs the application.
     """
     port, admin_port = free_ports(2)
@@ -68,19 +99,10 @@ def pricebook(
         "PORT": str(port),
         "ADMIN_HOST": HOST,
         "ADMIN_PORT": str(admin_port),
-        **(environment or {}),
+        **environment,
     }
-    url = f"http://{HOST}:{port}"
-    ready = f"http://{HOST}:{admin_port}/readyz"
-    with running("pricebook", command, variables, directory, ready) as process:
-        made = httpx2.post(
-            f"{url}/v1/keys",
-            json={"name": f"bench-{secrets.token_hex(4)}", "scopes": _SCOPES},
-            headers={"Authorization": f"Bearer {admin_key}"},
-        )
-        if not made.is_success:
-            raise BenchFailed(f"Pricebook made no key: {made.text}")
-        yield Server(url, process.pid, {"Authorization": f"Bearer {made.json()['key']}"})
+    with running("pricebook", command, variables, directory, f"http://{HOST}:{admin_port}/readyz") as pid:
+        yield Server(f"http://{HOST}:{port}", pid), admin_key
 
 
 def free_ports(count: int) -> list[int]:
@@ -93,8 +115,10 @@ def free_ports(count: int) -> list[int]:
 @contextlib.contextmanager
 def running(
     name: str, command: Sequence[str], environment: Mapping[str, str], directory: Path, ready: str
-) -> Iterator[Server]:
+) -> Iterator[int]:
     """Run a server until the end of the block, which begins once the address ``ready`` answers anything below 500.
+
+    Gives its process id.
 
     :raises BenchFailed: if it does not; the message has what it said.
     """
@@ -106,7 +130,7 @@ def running(
         )
     try:
         _wait(process, ready, name, log)
-        yield Server(ready, process.pid)
+        yield process.pid
     finally:
         process.terminate()
         try:

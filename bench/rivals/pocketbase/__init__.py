@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
+from sqlalchemy.engine import URL
 
 from bench import RIVALS, BenchFailed, data, servers
 from bench.servers import Server
@@ -54,8 +55,11 @@ def build() -> None:
 
 
 @contextlib.contextmanager
-def running(directory: Path) -> Iterator[Server]:
-    """Serve it from an empty directory, with a collection of items that everybody may read and add to."""
+def running(directory: Path, _database: URL) -> Iterator[Server]:
+    """Serve it from an empty directory, with a collection of items that everybody may read and add to.
+
+    It has a database of its own in it.
+    """
     (port,) = servers.free_ports(1)
     url = f"http://{servers.HOST}:{port}"
     password = secrets.token_hex(16)
@@ -67,9 +71,9 @@ def running(directory: Path) -> Iterator[Server]:
         if made.returncode:
             raise BenchFailed(f"PocketBase made no superuser: {made.stderr[-2000:]}")
         command = [str(_BINARY), "serve", f"--http={servers.HOST}:{port}", where]
-        with servers.running(NAME, command, {}, directory, f"{url}/api/health") as process:
+        with servers.running(NAME, command, {}, directory, f"{url}/api/health") as pid:
             asyncio.run(_prepare(url, password))
-            yield Server(url, process.pid)
+            yield Server(url, pid)
 
 
 async def _prepare(url: str, password: str) -> None:
