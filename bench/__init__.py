@@ -1,4 +1,14 @@
-"""`python -m bench`: what a price read and a quote cost, beside a bare answer and beside a tutorial's stack."""
+"""`python -m bench`: what reads, writes, quotes and imports cost, beside others that answer the same, in one run."""
+
+from pathlib import Path
+
+_DATA = Path(__file__).parent.parent / ".data"
+POSTGRES = _DATA / "bench"
+"""The data directory of the bench's PostgreSQL."""
+RIVALS = _DATA / "rivals"
+"""Where rivals in other languages are built."""
+RESULTS = _DATA / "results"
+"""Where the figures of the last runs are kept, as JSON."""
 
 
 class BenchFailed(Exception):

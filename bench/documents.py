@@ -9,6 +9,7 @@ from typing import Any
 import httpx2
 
 from bench import BenchFailed, data
+from bench.servers import Server
 
 PRICEBOOK_PATH, FLOATS_PATH = "/v1/quotes", "/quotes"
 _TAX_RATE = 19
@@ -50,24 +51,25 @@ def write(
     return ours, floats
 
 
-def differing(pricebook: tuple[str, list[str]], floats: tuple[str, list[str]]) -> int:
-    """Ask each server, given as URL and documents, for every document. In how many do the gross totals differ?
+def differing(pricebook: tuple[Server, list[str]], floats: tuple[Server, list[str]]) -> int:
+    """Ask each server, given with its documents, for every document. In how many do the gross totals differ?
 
     :raises BenchFailed: if an answer is no success, or if the two differ by more than the rounding of floats explains.
     """
     different = 0
     with httpx2.Client(timeout=30) as client:
         for one, other in zip(pricebook[1], floats[1], strict=True):
-            exact = _gross(client, pricebook[0] + PRICEBOOK_PATH, one)
-            rounded = _gross(client, floats[0] + FLOATS_PATH, other)
+            exact = _gross(client, pricebook[0], PRICEBOOK_PATH, one)
+            rounded = _gross(client, floats[0], FLOATS_PATH, other)
             different += exact != rounded
             if abs(exact - rounded) > Decimal("0.01") * (1 + one.count("percent")):
                 raise BenchFailed(f"Pricebook adds up to {exact} what floats add up to {rounded}.")
     return different
 
 
-def _gross(client: httpx2.Client, url: str, document: str) -> Decimal:
-    answer = client.post(url, content=document, headers={"Content-Type": "application/json"})
+def _gross(client: httpx2.Client, server: Server, path: str, document: str) -> Decimal:
+    headers = {"Content-Type": "application/json", **server.headers}
+    answer = client.post(server.url + path, content=document, headers=headers)
     if not answer.is_success:
-        raise BenchFailed(f"POST {url} answered {answer.status_code}: {answer.text}")
+        raise BenchFailed(f"POST {path} answered {answer.status_code}: {answer.text}")
     return Decimal(str(answer.json()["gross"]))

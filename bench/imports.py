@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import contextlib
-import secrets
 import signal
 import statistics
 import sys
@@ -16,18 +15,15 @@ from typing import Any
 
 import asyncpg
 import httpx2
-from pydantic import SecretStr
-from rich import box
 from rich.console import Console
-from rich.table import Table
 from sqlalchemy.engine import URL, make_url
 
 from app.embedded import EmbeddedPostgresError, embedded_postgres
 from app.migrations import migrate
 from app.settings import Settings
-from bench import BenchFailed, data, report, servers
+from bench import POSTGRES, BenchFailed, data, processes, report, servers
+from bench.report import Rows
 
-_DATA = Path(__file__).parent.parent / ".data" / "bench"
 _DATABASE = "imports"
 _CHUNK_BYTES = 65_536
 
@@ -40,7 +36,7 @@ CREATE INDEX ON bare (book_id, valid_from, item_id) WHERE min_quantity <= 1;
 CREATE INDEX ON bare (book_id, valid_to, item_id) WHERE valid_to IS NOT NULL AND min_quantity <= 1;
 """
 _BARE_COLUMNS = ("item_id", "book_id", "amount", "per", "min_quantity", "tax_rate", "tax_included", "valid_from", "seq")
-_NOTES = """\
+NOTES = """\
 COPY               the rows as text, ready made, into an empty table like that of the prices
 COPY and indexes   and its four indexes, built afterwards: no foreign key, nothing compared, no log of changes
 new: preview       POST /v1/imports of a CSV file; each row read, checked and compared with the ledger, the plan stored
@@ -51,11 +47,19 @@ Every file goes by HTTP to one uvicorn process as it comes; the server and Postg
 
 
 @dataclass(slots=True)
-class _Times:
+class Times:
     """Seconds of each step, one entry for each round; and what the server's memory grew by, in MiB, at the most."""
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
     grown: float = 0.0
+
+    @property
+    def medians(self) -> dict[str, float]:
+        """Seconds of each step; and of preview and apply together, with the word "both"."""
+        medians = {name: statistics.median(seconds) for name, seconds in self.seconds.items()}
+        for kind in ("new", "changed"):
+            medians[f"{kind}: both"] = medians[f"{kind}: preview"] + medians[f"{kind}: apply"]
+        return medians
 
     @contextlib.contextmanager
     def step(self, name: str) -> Iterator[None]:
@@ -74,52 +78,47 @@ def main() -> None:
     # Ends like Ctrl-C does, so that the servers and PostgreSQL stop too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     console = Console()
-    times = _Times()
+    times = Times()
     try:
-        with embedded_postgres(_DATA) as url, tempfile.TemporaryDirectory() as directory:
+        with embedded_postgres(POSTGRES) as url, tempfile.TemporaryDirectory() as directory:
             for number in range(options.rounds):
                 with console.status(f"Round {number + 1} of {options.rounds}"):
-                    postgres = _round(make_url(url), Path(directory), options.rows, times)
+                    postgres = measure(make_url(url), Path(directory), options.rows, times)
     except (BenchFailed, EmbeddedPostgresError) as error:
         sys.exit(str(error))
     except KeyboardInterrupt:
         sys.exit("Stopped.")
-    console.print(_table(options.rows, options.rounds, times))
-    console.print(
-        f"The server process grew by {times.grown:.0f} MiB at the most.\n\n{_NOTES}\n{report.facts(postgres)}",
-        highlight=False,
-        soft_wrap=True,
+    grown = f"The server process grew by {times.grown:.0f} MiB at the most."
+    report.show(
+        console,
+        f"{options.rows:,} rows: median of {options.rounds} rounds",
+        table(options.rows, times),
+        [grown, NOTES, report.facts(postgres)],
     )
 
 
-def _round(server: URL, directory: Path, rows: int, times: _Times) -> str:
-    """One database, all steps. Gives PostgreSQL's version."""
+def measure(server: URL, directory: Path, rows: int, times: Times) -> str:
+    """One round: a new database, all steps. Gives PostgreSQL's version."""
     postgres = asyncio.run(data.recreate(server, [_DATABASE]))
-    settings = Settings(
-        database_url=SecretStr(server.set(database=_DATABASE).render_as_string(hide_password=False)),
-        secret_key=SecretStr(secrets.token_urlsafe(48)),
-        max_import_bytes=2**34,
-        max_import_rows=10_000_000,
-        log_level="warning",
-    )
+    settings = servers.settings_of(server.set(database=_DATABASE), max_import_bytes=2**34, max_import_rows=10_000_000)
     asyncio.run(migrate(settings))
     asyncio.run(_bare(settings, rows, times))
     first, second = _file(directory / "first.csv", rows, cents=0), _file(directory / "second.csv", rows, cents=100)
     with (
         servers.pricebook(settings, directory) as pricebook,
-        httpx2.Client(base_url=pricebook.url, timeout=None) as api,
+        httpx2.Client(base_url=pricebook.url, headers=dict(pricebook.headers), timeout=None) as api,
     ):
         api.get("/v1/books").raise_for_status()
-        before = _memory(pricebook.pid, "VmRSS")
+        before = processes.memory(pricebook.pid).resident
         _import(api, first, "2026-01-01", "new", rows, times)
         _import(api, second, "2026-02-01", "changed", rows, times)
         with times.step("unchanged: preview"):
             _preview(api, second, "2026-03-01", "unchanged", rows)
-        times.grown = max(times.grown, _memory(pricebook.pid, "VmHWM") - before)
+        times.grown = max(times.grown, _most_memory(pricebook.pid) - before)
     return postgres
 
 
-async def _bare(settings: Settings, rows: int, times: _Times) -> None:
+async def _bare(settings: Settings, rows: int, times: Times) -> None:
     terms = "1\t1\t19\tf\t2026-01-01"
     lines = "".join(
         f"01900000-0000-7000-8000-{number:012x}\t1\t{number % 90_000 + 1000}.00\t{terms}\t{number}\n"
@@ -156,7 +155,7 @@ def _file(path: Path, rows: int, *, cents: int) -> Path:
     return path
 
 
-def _import(api: httpx2.Client, file: Path, effective_at: str, kind: str, rows: int, times: _Times) -> None:
+def _import(api: httpx2.Client, file: Path, effective_at: str, kind: str, rows: int, times: Times) -> None:
     with times.step(f"{kind}: preview"):
         address = _preview(api, file, effective_at, {"new": "create", "changed": "change"}[kind], rows)
     with times.step(f"{kind}: apply"):
@@ -179,39 +178,25 @@ def _preview(api: httpx2.Client, file: Path, effective_at: str, status: str, row
     return str(answer.headers["Location"])
 
 
-def _memory(pid: int, what: str) -> float:
-    """MiB that a process has now (``VmRSS``) or had at the most (``VmHWM``)."""
+def _most_memory(pid: int) -> float:
+    """MiB that a process had at the most."""
     status = Path(f"/proc/{pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith(what)).split()[1]) / 1024
+    return int(next(line for line in status.splitlines() if line.startswith("VmHWM")).split()[1]) / 1024
 
 
-def _table(rows: int, rounds: int, times: _Times) -> Table:
-    result = Table(
-        title=f"{rows:,} rows: median of {rounds} rounds",
-        box=box.SIMPLE_HEAD,
-        show_edge=False,
-        pad_edge=False,
-        collapse_padding=True,
-    )
-    result.add_column("", no_wrap=True)
-    for heading in ("seconds", "range", "rows/s", "x COPY and indexes"):
-        result.add_column(heading, justify="right", no_wrap=True)
-    medians = {name: statistics.median(seconds) for name, seconds in times.seconds.items()}
-    for kind in ("new", "changed"):
-        medians[f"{kind}: both"] = medians[f"{kind}: preview"] + medians[f"{kind}: apply"]
+def table(rows: int, times: Times) -> Rows:
+    """Seconds of each step, and its speed beside COPY and indexes."""
+    medians = times.medians
     bare = medians["COPY and indexes"]
-    order = [
-        "COPY",
-        "COPY and indexes",
-        *(f"{kind}: {step}" for kind in ("new", "changed") for step in ("preview", "apply", "both")),
-    ]
+    order = ["COPY", "COPY and indexes"]
+    order += [f"{kind}: {step}" for kind in ("new", "changed") for step in ("preview", "apply", "both")]
+    lines = []
     for name in [*order, "unchanged: preview"]:
         seconds = times.seconds.get(name)
         spread = f"{min(seconds):.2f}-{max(seconds):.2f}" if seconds else ""
-        result.add_row(
-            name, f"{medians[name]:.2f}", spread, f"{rows / medians[name]:,.0f}", f"{bare / medians[name]:.2f}"
-        )
-    return result
+        speed = f"{rows / medians[name]:,.0f}"
+        lines.append([name, f"{medians[name]:.2f}", spread, speed, f"{bare / medians[name]:.2f}"])
+    return Rows((f"{rows:,} rows", "seconds", "range", "rows/s", "x COPY and indexes"), lines)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,7 @@ The statements are those of the services, caught on their way to the database.
 
 import argparse
 import asyncio
-import json
 import math
-import secrets
 import signal
 import statistics
 import sys
@@ -16,12 +14,9 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from decimal import Decimal
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-from pydantic import SecretStr
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -37,67 +32,14 @@ from app.schemas.price import Lookup, LookupLine
 from app.schemas.quote import QuoteLine, QuoteRequest
 from app.services import answers, exports, items, lookups, quotes, schedules
 from app.services.questions import Moment
-from app.settings import Settings
-from bench import BenchFailed, data
+from bench import POSTGRES, BenchFailed, data, ledgers, pgbench, servers
 
-_DATA = Path(__file__).parent.parent / ".data" / "bench"
 _DATABASE = "plans"
 _SIZES = (10_000, 100_000, 1_000_000)
 _EXECUTIONS = 20
 _MOST_SECONDS = 10.0
 _TABLE_WIDTH = 110
 _LARGE_TABLE_ROWS = 1_000
-_ROWS_PER_ITEM = 10
-_LIST_PRICES = 8
-
-# Item ids sort as they were made, as version 7 does. The rows of an item lie far apart, as rows recorded over years do.
-# Days are spread by multiplying with numbers that have no common factor with their range. One item in ten takes part in
-# a price list that begins tomorrow; so the first page of the schedule lies among many boundaries at one instant.
-_FILL = """
-CREATE FUNCTION pg_temp.item_id(number bigint) RETURNS uuid IMMUTABLE LANGUAGE sql
-RETURN CAST('01900000-0000-7000-8000-' || lpad(to_hex(number), 12, '0') AS uuid);
-
-CREATE FUNCTION pg_temp.price_id(number bigint) RETURNS uuid IMMUTABLE LANGUAGE sql
-RETURN CAST('01910000-0000-7000-8000-' || lpad(to_hex(number), 12, '0') AS uuid);
-
-INSERT INTO items (id, sku, name, unit, tax_category, attributes, version, created_at, updated_at)
-SELECT pg_temp.item_id(number), 'PLAN-' || lpad(CAST(number AS text), 7, '0'),
-       (ARRAY['Frame', 'Wheel', 'Saddle', 'Pedal', 'Chain'])[number % 5 + 1] || ' ' || md5(CAST(number AS text)),
-       'C62', 'S', '{}', 1, l.recorded_at, l.recorded_at
-FROM ledger l, generate_series(0, {items} - 1) AS number;
-
-INSERT INTO changes (seq, at, actor, type, item_id, after)
-SELECT number + 2, l.recorded_at + (number + 2) * interval '1 microsecond', 'bench', 'item.created', i.id,
-       to_jsonb(i)
-FROM ledger l, generate_series(0, {items} - 1) AS number JOIN items i ON i.id = pg_temp.item_id(number);
-
-INSERT INTO price_rows (id, item_id, book_id, amount, per, min_quantity, tax_rate, tax_included, valid_from, valid_to,
-                        seq, recorded_at, recorded_by)
-SELECT pg_temp.price_id(number), pg_temp.item_id(item), b.id, (1000 + number % 9000) / 100.0, 1, 1, 19, false,
-       today + CASE
-           WHEN place < {list_prices} THEN -60 * ({list_prices} - place) - item * 7 % 53
-           WHEN place = {list_prices} THEN item * 11 % 91 - 60
-           WHEN item % 10 = 0 THEN 1
-           ELSE 2 + item * 13 % 89
-       END * interval '1 day',
-       CASE WHEN place = {list_prices} THEN today + (item * 11 % 91 - 60 + 14) * interval '1 day' END,
-       {items} + 2 + number, l.recorded_at + ({items} + 2 + number) * interval '1 microsecond', 'bench'
-FROM ledger l, books b, date_trunc('day', now()) AS today, generate_series(0, {rows} - 1) AS number,
-     LATERAL (SELECT number % {items} AS item, number / {items} AS place) AS of_row;
-
-INSERT INTO changes (seq, at, actor, type, item_id, book_id, price_id)
-SELECT seq, recorded_at, recorded_by, 'price.recorded', item_id, book_id, id FROM price_rows ORDER BY seq;
-
-INSERT INTO price_retirements (price_id, seq)
-SELECT pg_temp.price_id(number * 50 + (number + number * 50 / {items}) % 50), {items} + {rows} + 2 + number
-FROM generate_series(0, {rows} / 50 - 1) AS number;
-
-INSERT INTO changes (seq, at, actor, type, item_id, book_id, price_id)
-SELECT r.seq, l.recorded_at + r.seq * interval '1 microsecond', 'bench', 'price.voided', p.item_id, p.book_id, p.id
-FROM ledger l, price_retirements r JOIN price_rows p ON p.id = r.price_id;
-
-UPDATE ledger SET (seq, recorded_at) = (SELECT seq, at FROM changes ORDER BY seq DESC LIMIT 1);
-"""
 
 _Read = Callable[[ReadSession], Awaitable[object]]
 _Plan = dict[str, Any]
@@ -121,7 +63,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     console = Console(soft_wrap=True, highlight=False, width=max(Console().width, _TABLE_WIDTH))
     try:
-        with embedded_postgres(_DATA) as url:
+        with embedded_postgres(POSTGRES) as url:
             costs = {
                 size: asyncio.run(_measure(make_url(url), size, console, show=options.show)) for size in options.sizes
             }
@@ -137,10 +79,10 @@ def main() -> None:
 async def _measure(server: URL, size: int, console: Console, *, show: bool) -> dict[str, _Cost]:
     """The cost of each read on a ledger of ``size`` price rows."""
     await data.recreate(server, [_DATABASE])
-    settings = _settings(server.set(database=_DATABASE))
+    settings = servers.settings_of(server.set(database=_DATABASE), database_statement_timeout_milliseconds=60_000)
     await migrate(settings)
     with console.status(f"Writing {size:,} price rows"):
-        await _fill(settings.sqlalchemy_url, size)
+        await ledgers.fill(settings.sqlalchemy_url, size)
     database = Database(settings)
     try:
         async with database.reader.connect() as connection:
@@ -161,40 +103,18 @@ async def _measure(server: URL, size: int, console: Console, *, show: bool) -> d
         await database.close()
 
 
-def _settings(database: URL) -> Settings:
-    return Settings(
-        database_url=SecretStr(database.render_as_string(hide_password=False)),
-        secret_key=SecretStr(secrets.token_urlsafe(48)),
-        database_statement_timeout_milliseconds=60_000,
-        log_level="warning",
-    )
-
-
-async def _fill(database: URL, size: int) -> None:
-    url = database.set(drivername="postgresql").render_as_string(hide_password=False)
-    connection = await asyncpg.connect(url, timeout=10, command_timeout=600)
-    try:
-        # Nothing here needs to survive a crash, and every key is right by construction.
-        await connection.execute("SET synchronous_commit = off; SET session_replication_role = replica")
-        counts = {"rows": size, "items": size // _ROWS_PER_ITEM, "list_prices": _LIST_PRICES}
-        await connection.execute(_FILL.replace("'{}'", "'{{}}'").format(**counts))
-    finally:
-        await connection.close()
-    await data.settle(database)
-
-
 async def _reads(database: Database, size: int) -> dict[str, _Read]:
     """The reads to measure, by name."""
-    number = size // _ROWS_PER_ITEM
-    some = [UUID(f"01900000-0000-7000-8000-{place * number // 1000:012x}") for place in range(1000)]
+    number = size // ledgers.ROWS_PER_ITEM
+    some = [UUID(ledgers.item_id(place * number // 1000)) for place in range(1000)]
     middle = ItemKey(some[500], None)
-    sku = f"PLAN-{number // 2:07}"
+    sku = ledgers.sku(number // 2)
     cursors = Cursors("of this run")
     one = Decimal(1)
     lookup = Lookup(lines=[LookupLine(item=str(item)) for item in some])
     document = QuoteRequest(lines=[QuoteLine(item=str(item)) for item in some])
     stated = QuoteRequest(lines=[QuoteLine(unit_price=one, tax_rate=one) for _ in some])
-    after_list_prices = Moment(known_seq=number + 2 + size * _LIST_PRICES // _ROWS_PER_ITEM)
+    after_list_prices = Moment(known_seq=number + 2 + size * ledgers.LIST_PRICES // ledgers.ROWS_PER_ITEM)
     exported = exports.Asked(1, "default", "EUR", after_list_prices.known_seq or 0, datetime.now(UTC), None)
     just_now = datetime.now(UTC)
 
@@ -255,7 +175,7 @@ async def _cost(driver: Any, statement: str, arguments: Sequence[Any], large: se
     prepared = await driver.prepare(statement)
     explain = f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {prepared.get_name()}"
     if arguments:
-        explain += f"({', '.join(_literal(argument) for argument in arguments)})"
+        explain += f"({', '.join(pgbench.literal(argument) for argument in arguments)})"
     seconds: list[float] = []
     # The bad need no patience.
     while len(seconds) < _EXECUTIONS and sum(seconds) < _MOST_SECONDS:
@@ -274,14 +194,6 @@ async def _cost(driver: Any, statement: str, arguments: Sequence[Any], large: se
             }
         ),
     ), plan
-
-
-def _literal(value: Any) -> str:
-    if value is None:
-        return "NULL"
-    if isinstance(value, list):
-        value = "{" + ",".join("NULL" if one is None else json.dumps(str(one)) for one in value) + "}"
-    return "'" + str(value).replace("'", "''") + "'"
 
 
 def _nodes(plan: _Plan, depth: int = 0) -> Iterator[tuple[int, _Plan]]:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from fastapi import Depends, FastAPI, HTTPException
 from pydantic import BaseModel, ConfigDict
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -77,6 +78,12 @@ async def create_item(data: ItemCreate, session: Session) -> Item:
     session.add(item)
     await session.commit()
     return item
+
+
+@app.get("/items/", response_model=list[ItemRead])
+async def list_items(session: Session, offset: int = 0, limit: int = 100) -> list[Item]:
+    """List items."""
+    return list((await session.scalars(select(Item).order_by(Item.id).offset(offset).limit(limit))).all())
 
 
 @app.get("/items/{item_id}", response_model=ItemRead)
