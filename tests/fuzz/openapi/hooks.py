@@ -121,7 +121,7 @@ def filter_failure(_: HookContext, failure: Exception, case: Case, response: Res
         return (not codes or not codes <= RULES) and case.operation.label != "POST /v1/quotes:verify"
     if isinstance(failure, EnsureResourceAvailability):
         # The item is there; it is the book that was made up.
-        return json.loads(response.content)["type"] != "/problems/unknown-book"
+        return bool(json.loads(response.content)["type"] != "/problems/unknown-book")
     # Request lines and heads of many kilobytes end in the server, before the application.
     return not (isinstance(failure, UndefinedStatusCode) and response.status_code in {414, 431})
 
