@@ -189,11 +189,12 @@ class Circuit:
                 await connection.close()
                 return server, None
         except Exception as error:  # Whatever it is, it is not there, unless it said itself what it lacks.
-            if connection is not None:
-                connection.terminate()
             if primary.is_away(error) or not isinstance(error, asyncpg.PostgresError):
                 return None, error
             return None, None
+        finally:
+            if connection is not None and not connection.is_closed():
+                connection.terminate()
 
     def _end_everything(self) -> None:
         self._end(lambda _: True)

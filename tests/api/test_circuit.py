@@ -337,6 +337,31 @@ async def test_a_listener_that_cannot_listen_leaves_no_connection_behind(
         await database.close()
 
 
+async def test_a_look_that_is_under_way_at_the_end_leaves_no_connection_behind(
+    own_url: URL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find = primary.find
+    opened: list[asyncpg.Connection] = []
+
+    async def then_silent(**options: Any) -> Any:
+        connection, server = await find(**options)
+        if database.circuit._connections:
+            opened.append(connection)
+            proxy.silence()
+        return connection, server
+
+    monkeypatch.setattr(primary, "find", then_silent)
+    with TcpProxy(own_url).open() as proxy:
+        database = Database(make_settings(proxy.url).model_copy(update=PATIENT | {"database_silence_seconds": _HOUR}))
+        assert await one(database) == 1
+        database.circuit.look()
+        await until(lambda: bool(opened))
+        await asyncio.sleep(0.1)
+        assert not opened[0].is_closed()
+        await database.close()
+        assert opened[0].is_closed()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="the proxy loses connections by a filter of Linux")
 async def test_a_server_that_is_lost_behind_an_address_that_leads_to_another_is_left(own_url: URL) -> None:
     with TcpProxy(own_url).open() as proxy:
