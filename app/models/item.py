@@ -51,6 +51,11 @@ class ItemKey(NamedTuple):
             return cls(None, text.removeprefix("sku:"))
         return cls(UUID(text), None)
 
+    @classmethod
+    def any(cls, *, by_sku: bool) -> "ItemKey":
+        """One of the kind, for the :attr:`condition` of statements that are made once for all items."""
+        return cls(None, "any") if by_sku else cls(UUID(int=1), None)
+
     def __str__(self) -> str:
         return str(self.id) if self.id else f"sku:{self.sku}"
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, Select, true
 
-from app import money
+from app import instants, money
 from app.database import ReadSession, WriteSession
 from app.errors import NoPrice, NotForSale, UnknownItem
 from app.models import ItemKey
@@ -32,6 +32,9 @@ _TERMS = (
     "recorded_at",
     "reason",
 )
+
+
+_READS = {outcome: metrics.PRICE_READS.labels(outcome) for outcome in PriceRead}
 
 
 def columns(
@@ -91,7 +94,7 @@ def counted() -> Iterator[None]:
 
 def count(outcome: PriceRead) -> None:
     """Count the outcome of asking for one item's price."""
-    metrics.PRICE_READS.labels(outcome).inc()
+    _READS[outcome].inc()
 
 
 async def find(
@@ -124,13 +127,12 @@ def found(row: Mapping[str, Any], key: ItemKey, *, book: str, quantity: Decimal)
         found_item=row["item_id"],
         found_book=row["book"],
     )
-    where = f"in book {book} at {row['at'].isoformat().replace('+00:00', 'Z')}"
+    if (answer := to_answer(row)) is not None:
+        return answer
+    where = f"in book {book} at {instants.text(row['at'])}"
     if row["price_id"] is None:
         raise NoPrice(f"Item {key} has no price {where} for quantity {money.plain(quantity)}.")
-    answer = to_answer(row)
-    if answer is None:
-        raise NotForSale(f"Item {key} is not for sale {where}.")
-    return answer
+    raise NotForSale(f"Item {key} is not for sale {where}.")
 
 
 def to_answer(row: Mapping[str, Any]) -> PriceAnswer | None:

@@ -112,8 +112,7 @@ def subject(knowledge: Knowledge, *, by_sku: bool) -> Subject:
     """
     asked = question(knowledge)
     if knowledge is Knowledge.LATEST:
-        key = ItemKey(None, "any") if by_sku else _ANY_ID
-        item = select(Item.id, Item.sku).where(key.condition).lateral("item")
+        item = select(Item.id, Item.sku).where(ItemKey.any(by_sku=by_sku).condition).lateral("item")
         return Subject(asked, _current_book(), item)
     return Subject(asked, known_book(asked), _known_item(asked, by_sku=by_sku))
 
@@ -122,9 +121,6 @@ def subject_of(items: FromClause, knowledge: Knowledge = Knowledge.LATEST) -> Su
     """The subject of a read of several items as they are now: ``items`` has the columns ``id`` and ``sku``."""
     asked = question(knowledge)
     return Subject(asked, _current_book() if knowledge is Knowledge.LATEST else known_book(asked), items)
-
-
-_ANY_ID = ItemKey.parse("00000000-0000-7000-8000-000000000000")
 
 
 def _current_book() -> FromClause:
