@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz chaos audit test-cluster proofs demo lint format bench bench-import image cluster-up cluster-down deploy forward clean
+.PHONY: help run test fuzz chaos audit test-cluster proofs demo lint format bench bench-import bench-growth capacity image cluster-up cluster-down deploy forward clean
 
 UV := ./scripts/uv
 export UV_NO_PROGRESS ?= 1
@@ -54,13 +54,21 @@ format: ## Format the code and mend what the linter can
 	@$(UV) run --no-sync ruff format .
 	@$(UV) run --no-sync ruff check --fix .
 
-bench: ## Compare price reads and quotes with a bare answer and with a tutorial's stack, in one run
+bench: ## Compare Pricebook with a bare answer, a tutorial's stack, pgbench, PocketBase and Directus in one run, and write docs/performance.md (ROUNDS, SECONDS)
 	@$(UV) sync --locked --quiet
-	@$(UV) run --no-sync python -m bench
+	@$(UV) run --no-sync python -m bench --rivals --page docs/performance.md --rounds $(or $(ROUNDS),3) --seconds $(or $(SECONDS),8)
 
 bench-import: ## Import a price list of 100,000 rows (ROWS), beside a bare COPY of the same rows
 	@$(UV) sync --locked --quiet
 	@$(UV) run --no-sync python -m bench.imports --rows $(or $(ROWS),100000)
+
+bench-growth: ## What operations cost with 10,000 to 10,000,000 price rows (SIZES), as a table and curves in docs/performance.md (about 12 GB of disk)
+	@$(UV) sync --locked --quiet
+	@$(UV) run --no-sync --with matplotlib python -m bench.growth --page docs/performance.md --picture docs/pictures/growth.svg --sizes $(or $(SIZES),10000 100000 1000000 10000000)
+
+capacity: ## From the last bench to pods, connections and memory, and what the chart says of them, in docs/scaling.md
+	@$(UV) sync --locked --quiet
+	@$(UV) run --no-sync python -m bench.capacity --page docs/scaling.md
 
 image: ## Build the image of the service as IMAGE (default pricebook/pricebook:dev) with docker
 	@docker buildx build --load --tag $${IMAGE:-pricebook/pricebook:dev} .

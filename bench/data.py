@@ -39,13 +39,23 @@ class Catalogue:
 
 async def recreate(server: URL, databases: list[str]) -> str:
     """Drop and create databases. Returns the version of PostgreSQL."""
+    await drop(server, databases)
+    connection = await connect(server)
+    try:
+        for database in databases:
+            await connection.execute(f'CREATE DATABASE "{database}"')
+        version: str = await connection.fetchval("SHOW server_version")
+        return version
+    finally:
+        await connection.close()
+
+
+async def drop(server: URL, databases: list[str]) -> None:
+    """Drop databases, which may be large."""
     connection = await connect(server)
     try:
         for database in databases:
             await connection.execute(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
-            await connection.execute(f'CREATE DATABASE "{database}"')
-        version: str = await connection.fetchval("SHOW server_version")
-        return version
     finally:
         await connection.close()
 

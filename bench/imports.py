@@ -113,7 +113,7 @@ def measure(server: URL, directory: Path, rows: int, times: Times) -> str:
         _import(api, first, "2026-01-01", "new", rows, times)
         _import(api, second, "2026-02-01", "changed", rows, times)
         with times.step("unchanged: preview"):
-            _preview(api, second, "2026-03-01", "unchanged", rows)
+            preview(api, second, "2026-03-01", "unchanged", rows)
         times.grown = max(times.grown, _most_memory(pricebook.pid) - before)
     return postgres
 
@@ -157,14 +157,28 @@ def _file(path: Path, rows: int, *, cents: int) -> Path:
 
 def _import(api: httpx2.Client, file: Path, effective_at: str, kind: str, rows: int, times: Times) -> None:
     with times.step(f"{kind}: preview"):
-        address = _preview(api, file, effective_at, {"new": "create", "changed": "change"}[kind], rows)
+        address = preview(api, file, effective_at, {"new": "create", "changed": "change"}[kind], rows)
     with times.step(f"{kind}: apply"):
-        answer = api.post(f"{address}:apply")
+        apply(api, address)
+
+
+def apply(api: httpx2.Client, address: str) -> None:
+    """Apply an import.
+
+    :raises BenchFailed: if it is not applied.
+    """
+    answer = api.post(f"{address}:apply")
     if answer.json().get("state") != "applied":
         raise BenchFailed(f"The import was not applied: {answer.text[:500]}")
 
 
-def _preview(api: httpx2.Client, file: Path, effective_at: str, status: str, rows: int) -> str:
+def preview(api: httpx2.Client, file: Path, effective_at: str, status: str, rows: int) -> str:
+    """Upload a CSV file. Gives the import's address.
+
+    :param status: what each of its rows is to come to.
+    :raises BenchFailed: if one does not.
+    """
+
     def chunks() -> Iterator[bytes]:
         with file.open("rb") as opened:
             while chunk := opened.read(_CHUNK_BYTES):

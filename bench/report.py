@@ -78,7 +78,7 @@ def figures(runs: Mapping[str, Mapping[str, Sequence[Run]]]) -> Rows:
                     f"{run.p99_milliseconds:.1f}",
                     f"{run.server_cpu:.3f}" if run.resident else "",
                     f"{run.database_cpu:.3f}",
-                    rate(1 / run.cpu) if run.cpu else "",
+                    rate(1000 / run.cpu) if run.cpu else "",
                     f"{run.resident:.0f}" if run.resident else "",
                     f"{run.shared_out:.0f}" if run.resident else "",
                     str(run.failed),

@@ -119,6 +119,7 @@ def _environment(database: URL, directory: Path, port: int, token: str) -> Mappi
         "LOG_LEVEL": "warn",
         "TELEMETRY": "false",
         "NODE_ENV": "production",
+        "HOME": str(directory),
     }
 
 
