@@ -200,12 +200,12 @@ def table(found: Sequence[Ledger]) -> Rows:
     seconds = [statistics.median(ledger.import_seconds) for ledger in found]
     ends = [statistics.median(ledger.import_seconds) for ledger in (smallest, largest)]
     add(f"import of {_IMPORTED:,}: seconds", [f"{one:.2f}" for one in seconds], ends[1] / ends[0])
-    for what, get in (
-        ("idle", lambda one: one.idle),
-        ("after the rounds", lambda one: one.held),
-        ("after the imports", lambda one: one.after_import),
+    for what, held in (
+        ("idle", [ledger.idle for ledger in found]),
+        ("after the rounds", [ledger.held for ledger in found]),
+        ("after the imports", [ledger.after_import for ledger in found]),
     ):
-        add(f"server's PSS, {what}: MiB", [f"{get(one):.0f}" for one in found], get(largest) / get(smallest))
+        add(f"server's PSS, {what}: MiB", [f"{one:.0f}" for one in held], held[-1] / held[0])
     return Rows(("", *(f"{ledger.rows:,}" for ledger in found), "largest to smallest"), lines)
 
 

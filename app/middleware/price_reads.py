@@ -133,7 +133,7 @@ class PriceReadMiddleware:
         headers = [(b"etag", tag.encode()), (b"cache-control", control.encode()), *_BY_KEY]
         if (fill := scope.get(Fill.SCOPE_KEY)) is not None:
             fill.scopes, fill.offer = _NEEDS, offer
-        if http_cache.is_fresh(if_none_match and if_none_match.decode("latin-1"), tag):
+        if if_none_match is not None and http_cache.is_fresh(if_none_match.decode("latin-1"), tag):
             return Answer(304, [*headers, *SECURITY_HEADERS], b"")
         headers += ((b"content-length", b"%d" % len(body)), (b"content-type", b"application/json"))
         return Answer(200, [*headers, *SECURITY_HEADERS], body)

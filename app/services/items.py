@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import Executable, Integer, Select, Subquery, bindparam, insert, or_, select, true, update
+from sqlalchemy import Executable, Integer, Select, Subquery, Text, bindparam, insert, or_, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from app import http_cache
@@ -187,7 +187,7 @@ def _page_of(filters: frozenset[str], archived: Archived) -> Select[Any]:
     if "cursor" in filters:
         matching = matching.where(Item.id > bindparam("after"))
     if "q" in filters:
-        pattern = bindparam("pattern")
+        pattern = bindparam("pattern", type_=Text)
         matching = matching.where(or_(Item.name.ilike(pattern), Item.sku.ilike(pattern)))
     if "sku" in filters:
         matching = matching.where(Item.sku == bindparam("sku"))

@@ -45,4 +45,7 @@ class PriceReads:
         async with self._database.reading() as session:
             # Plain columns need nothing of what a session does for objects, which takes as long as all the rest.
             connection = await session.connection()
-            return (await connection.execute(price_lines.statement(), values)).mappings().all()
+            rows: Sequence[Mapping[str, Any]] = (
+                (await connection.execute(price_lines.statement(), values)).mappings().all()
+            )
+            return rows

@@ -57,7 +57,11 @@ async def some_items(client: httpx2.AsyncClient) -> list[str]:
             fields["price"] = {"amount": amount, "tax_rate": "19", "valid_from": "2026-01-01"}
         created = (await client.post("/v1/items", json=fields)).json()
         items += [created["id"], f"sku:S-{number}"]
-        for more in ({"book": "chf", "amount": number + 100}, {"amount": number, "min_quantity": 10}):
+        rows: list[dict[str, Any]] = [
+            {"book": "chf", "amount": number + 100},
+            {"amount": number, "min_quantity": 10},
+        ]
+        for more in rows:
             if number % 2:
                 more["valid_from"] = "2026-01-01"
                 recorded = await client.post(f"/v1/items/{created['id']}/prices", json=more)
