@@ -18,7 +18,7 @@ from sqlalchemy.engine import URL
 
 from app.access import Scope
 from app.main import create_app
-from app.services import answers
+from app.services.price_reads import PriceReads
 from tests.api.test_changes import create, until
 from tests.api.test_imports import applied, sent
 from tests.api.test_statements import statements
@@ -314,7 +314,7 @@ async def test_an_answer_that_a_change_overtook_is_not_kept(
     one: Replica, own_url: URL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read, go_on = asyncio.Event(), asyncio.Event()
-    whole = answers.read
+    whole = PriceReads.read
 
     async def slow(*arguments: Any, **more: Any) -> Any:
         answer = await whole(*arguments, **more)
@@ -323,10 +323,10 @@ async def test_an_answer_that_a_change_overtook_is_not_kept(
         return answer
 
     async with replica(own_url) as other:
-        monkeypatch.setattr(answers, "read", slow)
+        monkeypatch.setattr(PriceReads, "read", slow)
         overtaken = asyncio.create_task(one.amount())
         await read.wait()
-        monkeypatch.setattr(answers, "read", whole)
+        monkeypatch.setattr(PriceReads, "read", whole)
         await until_applied(one, await other.record("2"))
         go_on.set()
         assert await overtaken == "1.00", "as it was when it was read"
