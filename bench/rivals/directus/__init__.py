@@ -116,6 +116,8 @@ def _environment(database: URL, directory: Path, port: int, token: str) -> Mappi
         "ADMIN_TOKEN": token,
         "STORAGE_LOCAL_ROOT": str(directory / "uploads"),
         "EXTENSIONS_PATH": str(directory / "extensions"),
+        # It would refuse requests where others let them wait.
+        "PRESSURE_LIMITER_ENABLED": "false",
         "LOG_LEVEL": "warn",
         "TELEMETRY": "false",
         "NODE_ENV": "production",
