@@ -35,7 +35,7 @@ class Tried:
     seconds: float
     """How long it took."""
 
-    SCOPE_KEY: ClassVar[str] = "pricebook.tried"
+    SCOPE_KEY: ClassVar[str] = "pricebook.first_try"
     """Where a request's ASGI scope holds it."""
 
 
