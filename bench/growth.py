@@ -9,7 +9,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -200,12 +200,13 @@ def table(found: Sequence[Ledger]) -> Rows:
     seconds = [statistics.median(ledger.import_seconds) for ledger in found]
     ends = [statistics.median(ledger.import_seconds) for ledger in (smallest, largest)]
     add(f"import of {_IMPORTED:,}: seconds", [f"{one:.2f}" for one in seconds], ends[1] / ends[0])
-    for what, get in (
-        ("idle", lambda one: one.idle),
-        ("after the rounds", lambda one: one.held),
-        ("after the imports", lambda one: one.after_import),
-    ):
-        add(f"server's PSS, {what}: MiB", [f"{get(one):.0f}" for one in found], get(largest) / get(smallest))
+    held: Sequence[tuple[str, Callable[[Ledger], float]]] = (
+        ("idle", lambda ledger: ledger.idle),
+        ("after the rounds", lambda ledger: ledger.held),
+        ("after the imports", lambda ledger: ledger.after_import),
+    )
+    for what, of in held:
+        add(f"server's PSS, {what}: MiB", [f"{of(ledger):.0f}" for ledger in found], of(largest) / of(smallest))
     return Rows(("", *(f"{ledger.rows:,}" for ledger in found), "largest to smallest"), lines)
 
 

@@ -1,7 +1,7 @@
 """How long Pricebook takes to be ready, and what it holds when nobody asks."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from app.settings import Settings
@@ -23,7 +23,7 @@ def measure(settings: Settings, directory: Path, server: str) -> Start:
     return Start(seconds, held.resident, held.shared_out)
 
 
-def table(starts: dict[str, Sequence[Start]], medians: dict[str, Start]) -> Rows:
+def table(starts: Mapping[str, Sequence[Start]], medians: Mapping[str, Start]) -> Rows:
     """One row for each server."""
     rows = []
     for server, start in medians.items():
