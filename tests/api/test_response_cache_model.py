@@ -5,6 +5,7 @@ The replicas hear of nothing by themselves. What a notification or a look would 
 """
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -318,8 +319,9 @@ def test_no_answer_is_older_than_allowed(fresh_url: URL, monkeypatch: pytest.Mon
     assert all(answered.values()), answered
 
 
+# Each is some seconds of work: the long run is `make fuzz`.
 LIMITS = settings(
-    max_examples=30,
+    max_examples=int(os.environ.get("FUZZ_EXAMPLES", 500)) // 100,
     stateful_step_count=40,
     report_multiple_bugs=False,
     deadline=None,
