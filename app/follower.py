@@ -114,7 +114,7 @@ class Follower:
                     retry_after_seconds=1,
                 )
             # Other changes, and the drain, wake it too.
-            await self.news(seq - 1, seconds=left)
+            await self.news(self.moves, seconds=left)
 
     def wake_all(self) -> None:
         """Let everybody who waits look again."""
@@ -180,10 +180,10 @@ class Follower:
             await self._keys.confirm(session, key_version, looked_at)
             if after_at != self.window.at:
                 logger.warning("the ledger was replaced", followed_to=self.seq, head=page.head)
-                await self._start_again(session)
+                await self._start(session)
             elif self.seq < floor or (page.head - self.seq > _MOST_CHANGES and not any(self._traffic.waiting.values())):
                 # Forgotten, or more than there is room for, and nobody to read it along the way.
-                await self._start_again(session)
+                await self._start(session)
             elif page.changes:
                 self.window.extend(page.changes)
                 for change in page.changes:
@@ -198,13 +198,11 @@ class Follower:
             # Others get their turn between two batches.
             await asyncio.sleep(0)
 
-    async def _start_again(self, session: ReadSession) -> None:
-        await self._start(session)
-        self.wake_all()
-
     async def _start(self, session: ReadSession) -> None:
+        """Go on after the newest change, at first or again."""
         self.window.start_at(await changes.newest(session))
         self._responses.start_again(self.seq)
+        self.wake_all()
 
     def _away(self, since: float, error: Exception) -> None:
         if self._away_since is None:
