@@ -316,7 +316,7 @@ def test_no_answer_is_older_than_allowed(fresh_url: URL, monkeypatch: pytest.Mon
             run_state_machine_as_test(machine, settings=LIMITS)
         finally:
             runner.run(context.__aexit__(None, None, None))
-    assert answered["memory"] and answered["database"], answered
+    assert min(answered["memory"], answered["database"]) > 0, answered
     assert answered["stale"] or LIMITS.max_examples < 30, "rare in a short run"
 
 
