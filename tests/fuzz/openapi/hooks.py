@@ -10,6 +10,7 @@ from typing import Any
 import schemathesis
 from hypothesis import strategies as st
 from schemathesis import CheckContext, HookContext, Response
+from schemathesis.core.failures import AcceptedNegativeData
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.openapi.checks import (
     AcceptedNegativeData,
