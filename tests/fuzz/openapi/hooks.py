@@ -13,7 +13,6 @@ from schemathesis import CheckContext, HookContext, Response
 from schemathesis.core.failures import AcceptedNegativeData
 from schemathesis.core.parameters import ParameterLocation
 from schemathesis.openapi.checks import (
-    AcceptedNegativeData,
     EnsureResourceAvailability,
     RejectedPositiveData,
     UndefinedStatusCode,
