@@ -375,7 +375,7 @@ async def test_a_service_that_nobody_can_get_into_says_so_once_and_what_to_do(
         async with guarded(settings, feed_poll_seconds=0.05, **changes) as client:
             async with asyncio.timeout(30):
                 # It knows the keys by then, and has looked at them again and again.
-                while not client.app.state.follower.live:  # noqa: ASYNC110
+                while not client.app.state.follower.live:  # noqa: ASYNC110 - it has no event to wait for
                     await asyncio.sleep(0.02)
             assert (await client.get("/v1/items")).status_code == (401 if changes.get("auth_required", True) else 200)
             await whoami(client, "pb_0123456789ab_" + 43 * "x")
