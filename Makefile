@@ -27,18 +27,18 @@ chaos: ## Kill, pause, fill and cut servers and a PostgreSQL under load, audit w
 
 fuzz: ## Give each parser EXAMPLES inputs (default 20000), and each operation and the response cache a hundredth of that, made up by hypothesis and schemathesis
 	@$(UV) sync --locked --quiet
-	@FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(UV) run --no-sync pytest tests/fuzz tests/api/test_response_cache_model.py
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(UV) run --no-sync pytest --timeout 0 tests/fuzz tests/api/test_response_cache_model.py
 
 audit: ## Look up the locked packages among known vulnerabilities (asks api.osv.dev, with what they are named)
 	@$(UV) audit --locked
 
 test-cluster: ## On the cluster of KUBECONFIG: install, upgrade under load, uninstall (about ten minutes)
 	@$(UV) sync --locked --quiet
-	@$(UV) run --no-sync pytest -n 0 -m cluster tests/cluster
+	@$(UV) run --no-sync pytest -n 0 --timeout 1800 -m cluster tests/cluster
 
 proofs: ## On the cluster of KUBECONFIG: everything that docs/proofs.md shows, and write its table (about an hour; or PROOFS=tests/cluster/test_....py)
 	@$(UV) sync --locked --quiet
-	@PROOFS_PAGE=docs/proofs.md $(UV) run --no-sync pytest -n 0 -m "cluster or proof" $(or $(PROOFS),tests/cluster)
+	@PROOFS_PAGE=docs/proofs.md $(UV) run --no-sync pytest -n 0 --timeout 0 -m "cluster or proof" $(or $(PROOFS),tests/cluster)
 
 lint: ## Formatting, lint, types, import rules, shell scripts and workflows
 	@$(UV) sync --locked --quiet
