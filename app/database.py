@@ -7,14 +7,14 @@ edge of the request before the answer is sent.
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Literal
 from uuid import UUID
 
 import structlog
 from opentelemetry.trace import NoOpTracer, Tracer
-from sqlalchemy import event, text
+from sqlalchemy import CursorResult, Executable, event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -41,11 +41,19 @@ _LONG_WORK = text(
 )
 
 
-class ReadSession(AsyncSession):
+class _Session(AsyncSession):
+    async def columns(self, statement: Executable, values: Mapping[str, Any]) -> CursorResult[Any]:
+        """The result of a statement about columns, which needs nothing of what a session does for objects: that would
+        take as long as all the rest."""
+        connection = await self.connection()
+        return await connection.execute(statement, values)
+
+
+class ReadSession(_Session):
     """A session that PostgreSQL keeps from writing. Each statement is a transaction of its own."""
 
 
-class WriteSession(AsyncSession):
+class WriteSession(_Session):
     """A session inside one read-write transaction. ``changes`` counts those that it logged, for the metrics.
 
     ``last_seq`` is the last number that it took, ``touched`` the items and books that its changes are about, if it

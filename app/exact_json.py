@@ -19,12 +19,14 @@ from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 from starlette.requests import ClientDisconnect
 
+from app import documents
 from app.access import Caller, Scope
 from app.errors import FieldError, InvalidRequest, MalformedRequest, NotAcceptable, UnsupportedMediaType
 from app.idempotency import HEADER, IDEMPOTENT, IDEMPOTENT_UPLOAD, Idempotency
 from app.keyring import KeyRing
 from app.response_cache import Fill
 from app.retries import retrying
+from app.schemas.base import Document
 
 
 class UnusableNumber:
@@ -95,6 +97,16 @@ class ExactJsonResponse(Response):
     def render(self, content: Any) -> bytes:
         """Encode the content."""
         return dumps(content)
+
+
+class DocumentResponse(Response):
+    """A JSON answer that is made of a document."""
+
+    media_type = "application/json"
+
+    def render(self, content: Document) -> bytes:
+        """Encode the document."""
+        return documents.encode(content)
 
 
 class _ExactRequest(Request):

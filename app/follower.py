@@ -11,11 +11,11 @@ import structlog
 from app.database import Database, ReadSession
 from app.database_errors import explain
 from app.errors import SeqNotReached
-from app.feed_window import FeedWindow, Page, Question, RenderedChange
+from app.feed_window import FeedWindow, Page, Question
 from app.keyring import KeyRing
 from app.observability import metrics
 from app.observability.metrics import WokenBy
-from app.response_cache import ResponseCache, Tag
+from app.response_cache import ResponseCache
 from app.services import changes, ledger
 from app.settings import Settings
 from app.traffic import Traffic
@@ -187,7 +187,7 @@ class Follower:
             elif page.changes:
                 self.window.extend(page.changes)
                 for change in page.changes:
-                    self._responses.touch(_touched(change), change.seq)
+                    self._responses.touch(ledger.touches(change.type, change.item_id, change.book), change.seq)
                 metrics.FEED_CATCH_UPS.labels(cause).inc()
                 self.live = True
                 self.wake_all()
@@ -214,13 +214,6 @@ class Follower:
         if self._away_since is not None:
             logger.info("follower back", seconds=round(time.monotonic() - self._away_since, 1))
             self._away_since = None
-
-
-def _touched(change: RenderedChange) -> tuple[Tag, ...]:
-    """What depends on a change: on one of a price what tells of its item, on one of a book what tells of the book."""
-    if change.item_id is not None:
-        return (change.item_id,)
-    return () if change.book is None else (change.book,)
 
 
 def _wake(waiter: asyncio.Future[None], *_: object) -> None:

@@ -158,7 +158,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
             functools.partial(
                 ResponseCacheMiddleware,
                 cache=responses,
-                prefix=f"{v1}/items/",
+                prefix=f"{v1}/items",
                 limits=Limits(settings.response_cache_lag_seconds, settings.stale_if_error_seconds),
                 clocks=app.state.clocks,
                 follower=follower,

@@ -7,6 +7,7 @@ Everything here is pure and works on :class:`decimal.Decimal`; a float never hol
 import re
 from dataclasses import dataclass
 from decimal import (
+    ROUND_05UP,
     ROUND_DOWN,
     ROUND_HALF_DOWN,
     ROUND_HALF_EVEN,
@@ -37,6 +38,10 @@ EXACT = Context(prec=120, traps=[*_DEFECTS, Inexact])
 only :func:`round_to` and :func:`round_quotient` round."""
 
 _ROUNDING = Context(prec=120, traps=_DEFECTS)
+
+_QUOTIENT = Context(prec=122, rounding=ROUND_05UP, traps=_DEFECTS)
+"""Cuts a quotient off so that rounding it once more, to fewer digits, gives what rounding the whole of it would: a last
+digit of 0 or 5, which could be taken for an exact value or a tie, becomes 1 or 6 if there was more behind it."""
 
 _PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
 
@@ -119,8 +124,13 @@ def plain(value: Decimal, digits: int = 0) -> str:
 
 def round_to(value: Decimal, digits: int, mode: RoundingMode = RoundingMode.HALF_UP) -> Decimal:
     """Round to ``digits`` decimals. Zero never keeps a minus sign."""
-    rounded = value.quantize(Decimal(1).scaleb(-digits), rounding=_DECIMAL_ROUNDING[mode], context=_ROUNDING)
+    rounded = value.quantize(_step(digits), rounding=_DECIMAL_ROUNDING[mode], context=_ROUNDING)
     return rounded or abs(rounded)
+
+
+@cache
+def _step(digits: int) -> Decimal:
+    return Decimal(1).scaleb(-digits)
 
 
 def round_quotient(
@@ -130,24 +140,9 @@ def round_quotient(
 
     :param denominator: greater than zero.
     """
-    step = EXACT.scaleb(denominator, -digits)
-    whole = EXACT.divide_int(numerator, step)
-    rest = EXACT.abs(EXACT.remainder(numerator, step))
-    half = EXACT.compare(EXACT.add(rest, rest), step)
-    match mode:
-        case RoundingMode.HALF_UP:
-            away = half >= 0
-        case RoundingMode.HALF_DOWN:
-            away = half > 0
-        case RoundingMode.HALF_EVEN:
-            away = half > 0 or (half == 0 and EXACT.remainder(whole, Decimal(2)) != 0)
-        case RoundingMode.UP:
-            away = rest != 0
-        case RoundingMode.DOWN:
-            away = False
-    if away:
-        whole = EXACT.add(whole, -1 if numerator < 0 else 1)
-    rounded = EXACT.scaleb(whole, -digits)
+    rounded = _QUOTIENT.divide(numerator, denominator).quantize(
+        _step(digits), rounding=_DECIMAL_ROUNDING[mode], context=_ROUNDING
+    )
     return rounded or abs(rounded)
 
 

@@ -1,6 +1,6 @@
 """Rendered answers kept in memory, and what makes each of them worth no more.
 
-An answer is kept with what it depends on (its *tags*: the id of its item, the key of its book) and with the seq that
+An answer is kept with what it depends on (its *tags*: the ids of its items, the key of its book) and with the seq that
 it was made at. It is right until a change touches one of its tags, or until its boundary, and the two rules below make
 sure that it is dropped by then. What a change touches is learnt from the follower, in the order of the seqs, and from
 this process's own writes, between their commits and their answers.
@@ -22,13 +22,17 @@ from collections import OrderedDict
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar
+from typing import ClassVar, Final
 from uuid import UUID
 
 from app.access import Scope
 
 type Tag = UUID | str
-"""The id of an item, or the key of a book."""
+"""The id of an item, the key of a book, or all items."""
+
+ALL_ITEMS: Final = "all items"
+"""What a list depends on besides the items that are on it: which there are, and what they are called. It is no key that
+a book can have."""
 
 type Headers = Sequence[tuple[bytes, bytes]]
 

@@ -28,8 +28,7 @@ from app.observability.http_metrics import note_route, status_of_cancelled
 from app.response_cache import Fill
 from app.retries import Tried
 from app.routers.caching import BY_KEY, priced, rendered
-from app.schemas.base import BookKey, Moment, Quantity
-from app.schemas.price import PriceAnswer
+from app.schemas.base import BookKey, Document, Moment, Quantity
 from app.services import price_reads, questions
 from app.services.price_reads import PriceReads
 
@@ -123,7 +122,7 @@ class PriceReadMiddleware:
         # A bare date is an instant only in the book's time zone.
         return _Question(key, price_reads.Moment(book, at), quantity) if at is None or type(at) is datetime else None
 
-    def _answer(self, scope: Scope, found: PriceAnswer, question: _Question, if_none_match: bytes | None) -> Answer:
+    def _answer(self, scope: Scope, found: Document, question: _Question, if_none_match: bytes | None) -> Answer:
         """The answer as the route would give it.
 
         :raises InvalidRequest: if ``If-None-Match`` cannot be read.

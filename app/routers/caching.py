@@ -2,14 +2,15 @@
 
 import hashlib
 from datetime import UTC, datetime
+from uuid import UUID
 
 from fastapi import Response, status
 from pydantic import BaseModel
 
-from app import http_cache
+from app import documents, http_cache
 from app.response_cache import Offer, Tag
 from app.routers.headers import CACHE_CONTROL, ETAG, VARY
-from app.schemas.price import PriceAnswer, PriceRows, Timeline
+from app.schemas.base import Document
 from app.services.questions import Moment
 
 IMMUTABLE = "max-age=31536000, immutable"
@@ -25,13 +26,13 @@ def max_age(most_seconds: int, until: datetime | None) -> str:
     return f"max-age={most_seconds}" if most_seconds > 0 else "no-cache"
 
 
-def rendered(document: BaseModel) -> tuple[bytes, str]:
+def rendered(document: Document | BaseModel) -> tuple[bytes, str]:
     """The bytes of the document, and their entity tag."""
-    body = document.model_dump_json().encode()
+    body = documents.encode(document) if isinstance(document, dict) else document.model_dump_json().encode()
     return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
-def cacheable(document: BaseModel, cache_control: str, if_none_match: str | None) -> Response:
+def cacheable(document: Document | BaseModel, cache_control: str, if_none_match: str | None) -> Response:
     """The document, or 304 if the client has these very bytes."""
     body, tag = rendered(document)
     headers = {ETAG: tag, CACHE_CONTROL: cache_control, **BY_KEY}
@@ -40,21 +41,21 @@ def cacheable(document: BaseModel, cache_control: str, if_none_match: str | None
     return Response(body, headers=headers, media_type="application/json")
 
 
-def priced(answer: PriceAnswer, moment: Moment, most_seconds: int) -> tuple[Offer, str]:
-    """What an answer to a question about this moment depends on, and how long caches may keep it."""
+def priced(answer: Document, moment: Moment, most_seconds: int) -> tuple[Offer, str]:
+    """What the ``PriceAnswer`` to a question about this moment depends on, and how long caches may keep it."""
     pinned = moment.at is not None and moment.known_seq is not None
-    until = answer.effective_until if moment.at is None else None
+    until = answer["effective_until"] if moment.at is None else None
     offer = Offer(
-        answer.known_seq,
-        tags(answer, moment.known_seq),
+        answer["known_seq"],
+        tags(answer["item_id"], answer["book"], moment.known_seq),
         most_seconds=None if pinned else most_seconds,
-        at=answer.at,
+        at=answer["at"],
         until=until,
         is_price=True,
     )
     return offer, IMMUTABLE if pinned else max_age(most_seconds, until)
 
 
-def tags(answer: PriceAnswer | Timeline | PriceRows, known_seq: int | None) -> tuple[Tag, ...]:
-    """What the answer depends on. No change can touch what was known before it."""
-    return (answer.item_id, answer.book) if known_seq is None else ()
+def tags(item_id: UUID, book: str, known_seq: int | None) -> tuple[Tag, ...]:
+    """What an answer about an item in a book depends on. No change can touch what was known before it."""
+    return (item_id, book) if known_seq is None else ()

@@ -19,6 +19,13 @@ from pydantic_core import PydanticCustomError
 
 from app import gtin, instants, money
 
+type Document = dict[str, Any]
+"""What a schema describes, with its members in its order, as values that :func:`app.documents.encode` writes.
+
+Answers that are asked for often, and hold much, are made so: to make a model, which checks what was just read from the
+database, and to have it write itself takes ten times as long. That they are as described is checked by tests.
+"""
+
 _PLAIN_NUMBER = r"(0|[1-9][0-9]{0,11})(\.[0-9]{1,12})?$"
 
 

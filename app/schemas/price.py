@@ -1,6 +1,7 @@
 """Price rows, and the answers made from them."""
 
 from datetime import datetime
+from decimal import Decimal
 from enum import StrEnum
 from typing import Annotated
 from uuid import UUID
@@ -11,7 +12,7 @@ from app.schemas import examples
 from app.schemas.base import Amount, BookKey, DecimalString, Input, Line, Moment, Output, Quantity, Rate, Reason, Truth
 from app.timeline import Outcome
 
-ONE = "1"
+ONE = Decimal(1)
 
 
 class PriceCreate(Input):
@@ -33,7 +34,7 @@ class PriceCreate(Input):
 
     book: BookKey = "default"
     amount: Amount | None = Field(description="Per `per` units; null: not for sale")
-    per: Quantity = Field(default=ONE, validate_default=True, description="Base quantity")
+    per: Quantity = Field(default=ONE, description="Base quantity")
     min_quantity: Quantity = Field(
         default=ONE, validate_default=True, description="The row answers for this quantity and more"
     )
@@ -227,7 +228,7 @@ class LookupLine(Input):
     """One item to price."""
 
     item: Annotated[Line, Field(min_length=1, max_length=104, description="Item id, or `sku:` and the sku")]
-    quantity: Quantity = Field(default=ONE, validate_default=True)
+    quantity: Quantity = Field(default=ONE)
 
 
 class Lookup(Input):

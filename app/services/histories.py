@@ -15,6 +15,7 @@ from app.database import ReadSession
 from app.errors import HistoryTooShort, InvalidRequest, NoPrice
 from app.models import ItemKey, PriceRetirement, PriceRow
 from app.schemas import price as schemas
+from app.schemas.base import Document
 from app.services import answers, books, questions
 from app.services.questions import Knowledge, Moment
 
@@ -143,7 +144,7 @@ def in_force(record: Mapping[str, Any], currency: str, rounding: Mapping[str, An
     """A row as the terms in force; ``record`` has the columns of a price row."""
     return schemas.PriceInForce(
         price_id=record["id"],
-        display=None if record["amount"] is None else answers.display(record, currency, rounding),
+        display=None if record["amount"] is None else schemas.Display(**answers.display(record, currency, rounding)),
         **answers.terms(record, money.minor_units(currency)),
     )
 
@@ -164,15 +165,15 @@ async def read_rows(session: ReadSession, key: ItemKey, *, book: str, moment: Mo
     return schemas.PriceRows(**history.header, known_seq=history.known_seq, rows=rows)
 
 
-async def explain(session: ReadSession, answer: schemas.PriceAnswer, *, quantity: Decimal) -> schemas.PriceAnswer:
-    """The answer with every row and the reason why it answers or does not.
+async def explain(session: ReadSession, answer: Document, *, quantity: Decimal) -> Document:
+    """The ``PriceAnswer`` with every row and the reason why it answers or does not.
 
     A second statement, which sees the same rows: it is pinned to the answer's state of knowledge.
     """
-    moment = Moment(known_seq=answer.known_seq)
-    history = await load(session, ItemKey(answer.item_id, None), book=answer.book, moment=moment)
-    judged = timeline.explain(history.rows, at=answer.at, known_seq=answer.known_seq, quantity=quantity)
-    digits = money.minor_units(answer.currency)
+    moment = Moment(known_seq=answer["known_seq"])
+    history = await load(session, ItemKey(answer["item_id"], None), book=answer["book"], moment=moment)
+    judged = timeline.explain(history.rows, at=answer["at"], known_seq=answer["known_seq"], quantity=quantity)
+    digits = money.minor_units(answer["currency"])
     explanations = [
         schemas.Explanation(
             price_id=row.id,
@@ -182,10 +183,10 @@ async def explain(session: ReadSession, answer: schemas.PriceAnswer, *, quantity
                 for name, value in answers.terms(history.records[row.id], digits).items()
                 if name in schemas.Explanation.model_fields
             },
-        )
+        ).model_dump()
         for row, outcome in judged
     ]
-    return answer.model_copy(update={"explain": explanations})
+    return answer | {"explain": explanations}
 
 
 async def read_prior_price(

@@ -2,12 +2,12 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from functools import cache
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import Executable, Integer, Select, Subquery, Text, bindparam, insert, or_, select, true, update
@@ -29,13 +29,17 @@ from app.models import DEFAULT_BOOK, Book, ChangeType, Item, ItemKey, Ledger
 from app.observability.metrics import PriceRead
 from app.pagination import Cursors
 from app.schemas import item as schemas
-from app.schemas.price import PriceAnswer
+from app.schemas.base import Document
 from app.services import answers, books, ledger, prices, questions
+from app.services.answers import AnswerRow
 from app.services.ledger import Written
 from app.services.questions import Moment
 
 _ITEM_COLUMNS = tuple(Item.__table__.c)
 _SELECT = select(*_ITEM_COLUMNS)
+_ANSWER = len(AnswerRow._fields)
+_OWN = tuple(name for name in schemas.Item.model_fields if name not in {"id", "sku"})
+"""What of an item is not in a row that answers what it costs."""
 _HEAD = select(Ledger.seq).scalar_subquery().label("head")
 _INSERT = insert(Item).returning(*_ITEM_COLUMNS)
 _UPDATE = update(Item).returning(*_ITEM_COLUMNS)
@@ -110,10 +114,10 @@ async def create(
             prices.refuse_correction(columns["valid_from"], stamp.recorded_at, "/price/valid_from")
         await prices.write(session, stamp, columns, item_id=item.id, book=book, actor=actor, pointer="/price")
         answer = await _price_now(session, item.id, book.key)
-    return Written(schemas.PricedItem(**dict(item), price=answer), stamp.seq)
+    return Written(schemas.PricedItem.model_validate({**dict(item), "price": answer}), stamp.seq)
 
 
-async def _price_now(session: WriteSession, item_id: UUID, book: str) -> PriceAnswer | None:
+async def _price_now(session: WriteSession, item_id: UUID, book: str) -> Document | None:
     try:
         return await answers.find(session, ItemKey(item_id, None), book=book, moment=Moment(), quantity=_ONE)
     except (NoPrice, NotForSale):
@@ -132,23 +136,38 @@ async def read(session: ReadSession, key: ItemKey) -> tuple[schemas.Item, int]:
     return schemas.Item(**{name: row[name] for name in schemas.Item.model_fields}), row["head"]
 
 
-async def read_priced(session: ReadSession, key: ItemKey) -> schemas.PricedItem:
-    """The item and its price now in the book `default`, archived or not.
+async def read_priced(session: ReadSession, key: ItemKey) -> Document:
+    """The item and its price now in the book `default`, archived or not: a ``PricedItem``.
 
     :raises UnknownItem: if there is none.
     """
     parameters = _question(DEFAULT_BOOK, None) | {"item": key.parameter}
-    row = (await session.execute(_one_priced(by_sku=key.sku is not None), parameters)).mappings().one()
-    if row["item_id"] is None:
+    row = (await session.columns(_one_priced(by_sku=key.sku is not None), parameters)).one()
+    if AnswerRow._make(row[:_ANSWER]).item_id is None:
         answers.count(PriceRead.UNKNOWN_ITEM)
         raise UnknownItem(f"There is no item {key}.")
     item = _priced_item(row)
-    answers.count(PriceRead.NO_PRICE if item.price is None else PriceRead.ANSWERED)
+    answers.count(PriceRead.NO_PRICE if item["price"] is None else PriceRead.ANSWERED)
     return item
 
 
-async def list_priced(session: ReadSession, listing: Listing, cursors: Cursors) -> schemas.ItemList:
-    """A page of items in the order of their ids, each with its price. The pages of one list have one instant.
+class Page(NamedTuple):
+    """A page of a list, and what it depends on."""
+
+    items: list[Document]
+    """Each a ``PricedItem``."""
+    following: str | None
+    """The cursor of the next page."""
+    known_seq: int
+    """The newest change that it can know of."""
+    at: datetime
+    """The instant at which it is priced."""
+    until: datetime | None
+    """When the first of its prices changes by itself; ``None``: none is known."""
+
+
+async def list_priced(session: ReadSession, listing: Listing, cursors: Cursors) -> Page:
+    """A page of items in the order of their ids, each with its price.
 
     One SQL statement; a bare date costs another, for the book's time zone.
 
@@ -158,8 +177,7 @@ async def list_priced(session: ReadSession, listing: Listing, cursors: Cursors) 
     at = await books.instant(session, listing.book, listing.at, pointer="query/at")
     parameters = _question(listing.book, at) | {"limit": listing.limit + 1, "sku": listing.sku, "gtin": listing.gtin}
     if listing.cursor is not None:
-        position = cursors.decode(listing.cursor, listing.filters)
-        parameters |= {"after": UUID(position["after"]), "at": datetime.fromisoformat(position["at"])}
+        parameters["after"] = UUID(cursors.decode(listing.cursor, listing.filters)["after"])
     if listing.q is not None:
         # An index of trigrams finds three letters anywhere, but fewer only at the beginning.
         anywhere = "%" if len(listing.q) >= 3 else ""
@@ -168,16 +186,17 @@ async def list_priced(session: ReadSession, listing: Listing, cursors: Cursors) 
         frozenset(name for name in ("cursor", "q", "sku", "gtin") if getattr(listing, name) is not None),
         listing.archived,
     )
-    rows = (await session.execute(statement, parameters)).mappings().all()
-    if rows[0]["book"] is None:
+    rows = (await session.columns(statement, parameters)).all()
+    priced = [AnswerRow._make(row[:_ANSWER]) for row in rows]
+    first = priced[0]
+    if first.book is None:
         raise books.unknown(listing.book)
-    found = [_priced_item(row) for row in rows if row["item_id"] is not None]
+    found = [] if first.item_id is None else [_priced_item(row) for row in rows[: listing.limit]]
     following = None
-    if len(found) > listing.limit:
-        found.pop()
-        position = {"after": str(found[-1].id), "at": rows[0]["at"].isoformat()}
-        following = cursors.encode(position, listing.filters)
-    return schemas.ItemList(items=found, next=following)
+    if len(rows) > listing.limit:
+        following = cursors.encode({"after": str(found[-1]["id"])}, listing.filters)
+    until = min((row.effective_until for row in priced if row.effective_until is not None), default=None)
+    return Page(found, following, first.known_seq, first.at, until)
 
 
 @cache
@@ -209,16 +228,17 @@ def _question(book: str, at: datetime | None) -> dict[str, Any]:
 
 
 def _priced(page: Subquery) -> Select[Any]:
-    """The answers for a page of items, with the items' own columns beside them."""
+    """The answers for a page of items, with the items' own columns behind them."""
     subject = questions.subject_of(page)
     row, selected = answers.columns(subject)
-    own = [column.label(f"item_{column.key}") for column in page.c if column.key not in {"id", "sku"}]
+    own = [page.c[name].label(f"item_{name}") for name in _OWN]
     return subject.select(*selected, *own).outerjoin(row, true())
 
 
-def _priced_item(row: Mapping[str, Any]) -> schemas.PricedItem:
-    own = {name: row[f"item_{name}"] for name in schemas.Item.model_fields if name != "sku"}
-    return schemas.PricedItem(**own, sku=row["sku"], price=answers.to_answer(row))
+def _priced_item(row: Sequence[Any]) -> Document:
+    answer = AnswerRow._make(row[:_ANSWER])
+    own = zip(_OWN, row[_ANSWER:], strict=True)
+    return {"id": answer.item_id, "sku": answer.sku, **dict(own), "price": answers.document(answer)}
 
 
 async def change(

@@ -11,6 +11,7 @@ from sqlalchemy.orm import aliased
 
 from app.database import ReadSession, WriteSession
 from app.models import Change, ChangeType, Ledger
+from app.response_cache import ALL_ITEMS, Tag
 
 CHANNEL = "pricebook_changes"
 """Each commit that changes something notifies it, without a word: what there is to know is in the log."""
@@ -116,7 +117,17 @@ async def log(
     )
     session.changes[kind] += 1
     # What caches of this process must know once it is committed.
-    if item_id is not None:
-        session.touched.add(item_id)
-    elif after is not None:
-        session.touched.add(after["key"])
+    session.touched |= touches(kind, item_id, None if after is None else after.get("key"))
+
+
+def touches(kind: str, item_id: UUID | None, book: str | None) -> set[Tag]:
+    """What answers depend on that a change of this kind makes different.
+
+    One of an item, of its prices too, what tells of that item; one of a book, what tells of the book.
+    """
+    if item_id is None:
+        return set() if book is None else {book}
+    return {item_id, ALL_ITEMS} if kind in _OF_ITEMS else {item_id}
+
+
+_OF_ITEMS = frozenset({ChangeType.ITEM_CREATED, ChangeType.ITEM_UPDATED, ChangeType.ITEM_ARCHIVED})

@@ -1,16 +1,17 @@
 """Many items priced at one instant by one statement."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections import Counter
 
 from app.database import ReadSession
 from app.observability.metrics import PriceRead
-from app.schemas.price import Lookup, LookupAnswer, LookupFailure, LookupMiss, PriceAnswer
+from app.schemas.base import Document
+from app.schemas.price import Lookup, LookupFailure
 from app.services import answers, books, price_lines
+from app.services.answers import AnswerRow
 
 
-async def look_up(session: ReadSession, lookup: Lookup) -> LookupAnswer:
-    """The prices of all lines at one instant, in their order; a line without one says why.
+async def look_up(session: ReadSession, lookup: Lookup) -> Document:
+    """The prices of all lines at one instant, in their order; a line without one says why: a ``LookupAnswer``.
 
     One SQL statement; a bare date costs another, for the book's time zone.
 
@@ -22,24 +23,32 @@ async def look_up(session: ReadSession, lookup: Lookup) -> LookupAnswer:
         "at": await books.instant(session, lookup.book, lookup.at, pointer="/at", book_pointer="/book"),
         **price_lines.parameters([(line.item, line.quantity) for line in lookup.lines]),
     }
-    rows = (await session.execute(price_lines.statement(), values)).mappings().all()
-    if rows[0]["book"] is None:
+    rows = await price_lines.answer_rows(session, values)
+    first = rows[0]
+    if first.book is None:
         raise books.unknown(lookup.book, "/book")
-    return LookupAnswer(
-        **{name: rows[0][name] for name in ("book", "currency", "at", "known_seq")},
-        prices=[_outcome(line.item, row) for line, row in zip(lookup.lines, rows, strict=True)],
-    )
+    prices = []
+    outcomes: Counter[PriceRead] = Counter()
+    for line, row in zip(lookup.lines, rows, strict=True):
+        price, outcome = _outcome(line.item, row)
+        prices.append(price)
+        outcomes[outcome] += 1
+    for outcome, times in outcomes.items():
+        answers.count(outcome, times)
+    return {
+        "book": first.book,
+        "currency": first.currency,
+        "at": first.at,
+        "known_seq": first.known_seq,
+        "prices": prices,
+    }
 
 
-def _outcome(item: str, row: Mapping[str, Any]) -> PriceAnswer | LookupMiss:
-    answer = answers.to_answer(row)
+def _outcome(item: str, row: AnswerRow) -> tuple[Document, PriceRead]:
+    answer = answers.document(row)
     if answer is not None:
-        answers.count(PriceRead.ANSWERED)
-        return answer
-    if row["item_id"] is None:
-        answers.count(PriceRead.UNKNOWN_ITEM)
-        return LookupMiss(item=item, error=LookupFailure.UNKNOWN_ITEM)
-    answers.count(PriceRead.NO_PRICE)
-    if row["price_id"] is None:
-        return LookupMiss(item=item, error=LookupFailure.NO_PRICE)
-    return LookupMiss(item=item, error=LookupFailure.NOT_FOR_SALE)
+        return answer, PriceRead.ANSWERED
+    if row.item_id is None:
+        return {"item": item, "error": LookupFailure.UNKNOWN_ITEM}, PriceRead.UNKNOWN_ITEM
+    error = LookupFailure.NO_PRICE if row.price_id is None else LookupFailure.NOT_FOR_SALE
+    return {"item": item, "error": error}, PriceRead.NO_PRICE

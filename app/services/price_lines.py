@@ -1,25 +1,36 @@
 """Many items priced at one moment, each for a quantity of its own, by one statement."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from functools import cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Numeric, Select, Text, Uuid, bindparam, func, literal_column, select, true
+from sqlalchemy import Numeric, Select, Text, Uuid, bindparam, func, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
 
+from app.database import ReadSession
 from app.models import Item, ItemKey
 from app.services import answers, questions
+from app.services.answers import AnswerRow
 from app.services.questions import Knowledge
 
 
 @cache
-def statement(knowledge: Knowledge = Knowledge.LATEST, *, until: bool = True) -> Select[Any]:
-    """One row for each line, in order: the columns of :func:`app.services.answers.columns` and the tax defaults.
+def statement() -> Select[Any]:
+    """One row for each line, in order: the columns of an :class:`app.services.answers.AnswerRow`, known now.
 
-    What a line lacks is null. Without ``until``, nobody looks for the end of each answer. Its parameters are those of
-    :func:`parameters` and of the question.
+    What a line lacks is null. Its parameters are those of :func:`parameters` and of the question.
     """
+    return _statement(Knowledge.LATEST, for_quote=False)
+
+
+@cache
+def quote_statement(knowledge: Knowledge) -> Select[Any]:
+    """The same without the end of each answer, but with what a quote needs to know of items and book."""
+    return _statement(knowledge, for_quote=True)
+
+
+def _statement(knowledge: Knowledge, *, for_quote: bool) -> Select[Any]:
     line = (
         func.unnest(
             bindparam("ids", type_=ARRAY(Uuid())),
@@ -39,21 +50,24 @@ def statement(knowledge: Knowledge = Knowledge.LATEST, *, until: bool = True) ->
         .lateral("item")
     )
     subject = questions.subject_of(item, knowledge)
-    row, selected = answers.columns(subject, line_quantity, until=until)
+    row, selected = answers.columns(subject, line_quantity, until=not for_quote)
+    if for_quote:
+        book = subject.book.c
+        selected += [item.c.tax_category, book.tax_included.label("book_tax_included"), book.rounding]
     return (
-        select(
-            line.c.place.cast(BigInteger).label("place"),
-            *selected,
-            item.c.tax_category,
-            subject.book.c.tax_included.label("book_tax_included"),
-        )
+        select(*selected)
         .select_from(subject.question)
         .outerjoin(subject.book, true())
         .join(line, true())
         .outerjoin(item, true())
         .outerjoin(row, true())
-        .order_by(literal_column("place"))
+        .order_by(line.c.place)
     )
+
+
+async def answer_rows(session: ReadSession, values: Mapping[str, Any]) -> list[AnswerRow]:
+    """The rows of :func:`statement` about what is known now."""
+    return [AnswerRow._make(row) for row in await session.columns(statement(), values)]
 
 
 def parameters(lines: Sequence[tuple[str | None, Decimal]]) -> dict[str, Any]:

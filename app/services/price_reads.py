@@ -1,15 +1,16 @@
 """What an item costs now, for many who ask at once: the statement of a lookup answers all of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from app.batches import Batches
 from app.database import Database
 from app.models import ItemKey
-from app.schemas.price import PriceAnswer
+from app.schemas.base import Document
 from app.services import answers, price_lines
+from app.services.answers import AnswerRow
 
 _MOST_UNDER_WAY = 2
 """While the database works on one batch, this process works on the answers of the other. More would be smaller, and
@@ -30,22 +31,17 @@ class PriceReads:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._batches: Batches[Moment, tuple[ItemKey, Decimal], Mapping[str, Any]] = Batches(
+        self._batches: Batches[Moment, tuple[ItemKey, Decimal], AnswerRow] = Batches(
             self._put, most_under_way=_MOST_UNDER_WAY, most_questions=_MOST_QUESTIONS
         )
 
-    async def read(self, key: ItemKey, *, moment: Moment, quantity: Decimal) -> PriceAnswer:
+    async def read(self, key: ItemKey, *, moment: Moment, quantity: Decimal) -> Document:
         """What :func:`app.services.answers.read` says, with everything that was committed before this call."""
         with answers.counted():
             row = await self._batches.ask(moment, (key, quantity))
             return answers.found(row, key, book=moment.book, quantity=quantity)
 
-    async def _put(self, moment: Moment, lines: Sequence[tuple[ItemKey, Decimal]]) -> Sequence[Mapping[str, Any]]:
+    async def _put(self, moment: Moment, lines: Sequence[tuple[ItemKey, Decimal]]) -> Sequence[AnswerRow]:
         values = {"book": moment.book, "at": moment.at, **price_lines.parameters_of(lines)}
         async with self._database.reading() as session:
-            # Plain columns need nothing of what a session does for objects, which takes as long as all the rest.
-            connection = await session.connection()
-            rows: Sequence[Mapping[str, Any]] = (
-                (await connection.execute(price_lines.statement(), values)).mappings().all()
-            )
-            return rows
+            return await price_lines.answer_rows(session, values)

@@ -122,8 +122,7 @@ async def _price(
     if known_seq is not None:
         knowledge = Knowledge.AT_SEQ
         values["known_seq"] = known_seq
-    rows: Sequence[Mapping[str, Any]]
-    rows = (await session.execute(price_lines.statement(knowledge, until=False), values)).mappings().all()
+    rows: Sequence[Any] = (await session.columns(price_lines.quote_statement(knowledge), values)).mappings().all()
     head = rows[0]
     if head["known_seq"] > head["head"]:
         fault = FieldError("/known_seq", "unknown-seq", f"must not be greater than {head['head']}")

@@ -1,6 +1,7 @@
 """Items of v1: create, read, list, change, archive."""
 
 import asyncio
+import itertools
 from typing import Any
 
 import httpx2
@@ -102,14 +103,20 @@ async def test_lists_have_filters_and_stable_pages(client: Client) -> None:
     assert await skus(archived="any", gtin="4006381333931") == ["old"]
     assert await skus(sku="none") == []
 
+    async def pages(**query: Any) -> list[list[str]]:
+        first = (await client.get("/v1/items", params={"limit": 2, **query})).json()
+        await client.post(f"/v1/items/{items[3]['id']}/prices", json={"amount": str(next(amounts))})
+        second = (await client.get("/v1/items", params={"limit": 2, "cursor": first["next"], **query})).json()
+        third = (await client.get("/v1/items", params={"limit": 2, "cursor": second["next"], **query})).json()
+        assert third["next"] is None
+        return [[item["price"]["amount"] for item in page["items"]] for page in (first, second, third)]
+
+    amounts = itertools.count(99)
+    at = items[-1]["price"]["at"]
+    # A page shows what the prices are when it is asked for, or all of them what they are at one instant.
+    assert await pages(at=at) == [["0.00", "1.00"], ["2.00", "3.00"], ["4.00"]]
+    assert await pages() == [["0.00", "1.00"], ["2.00", "100.00"], ["4.00"]]
     first = (await client.get("/v1/items", params={"limit": 2})).json()
-    # A price that changes between two pages does not show: the pages are one answer.
-    await client.post(f"/v1/items/{items[3]['id']}/prices", json={"amount": "99"})
-    second = (await client.get("/v1/items", params={"limit": 2, "cursor": first["next"]})).json()
-    third = (await client.get("/v1/items", params={"limit": 2, "cursor": second["next"]})).json()
-    pages = [[item["price"]["amount"] for item in page["items"]] for page in (first, second, third)]
-    assert pages == [["0.00", "1.00"], ["2.00", "3.00"], ["4.00"]]
-    assert third["next"] is None
     other_filter = await client.get("/v1/items", params={"cursor": first["next"], "archived": "any"})
     assert other_filter.json()["errors"][0]["code"] == "wrong-cursor"
 

@@ -31,10 +31,10 @@ from app.errors import (
     UnknownBook,
     UnknownItem,
 )
-from app.exact_json import ExactJsonRoute, requires
+from app.exact_json import DocumentResponse, ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import BODY_PROBLEMS, POST_PROBLEMS, responses
-from app.response_cache import Offer
+from app.response_cache import ALL_ITEMS, Offer
 from app.routers.headers import ETAG, LOCATION, SEQ, STALE, answer, link, next_page
 from app.schemas.base import Gtin, Name, Sku
 from app.schemas.item import Item, ItemCreate, ItemList, ItemPatch, PricedItem
@@ -89,11 +89,14 @@ async def create_item(
     "",
     summary="List items with their prices",
     dependencies=[requires(Scope.ITEMS_READ, Scope.PRICES_READ), MIN_SEQ],
-    responses=responses(SeqNotReached, UnknownBook, InvalidRequest) | {200: answer(links=next_page("list_items"))},
+    response_model=ItemList,
+    responses=responses(SeqNotReached, UnknownBook, InvalidRequest)
+    | {200: answer(sometimes=[STALE], links=next_page("list_items"))},
 )
 async def list_items(
     session: Reading,
     cursors: CursorCodec,
+    keep: Keep,
     book: BookQuery = "default",
     at: At = None,
     q: Annotated[
@@ -104,10 +107,13 @@ async def list_items(
     archived: Annotated[items.Archived, Query(description="Only archived items, only others, or both")] = "false",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[str | None, Query(description="`next` of the page before; the other parameters stay")] = None,
-) -> ItemList:
-    """Items in the order in which they were created, each priced at one instant that all pages share."""
+) -> Response:
+    """Items in the order in which they were created, priced now; `at` prices all pages at one instant."""
     listing = items.Listing(limit=limit, cursor=cursor, book=book, at=at, q=q, sku=sku, gtin=gtin, archived=archived)
-    return await items.list_priced(session, listing, cursors)
+    page = await items.list_priced(session, listing, cursors)
+    depends_on = (ALL_ITEMS, book, *(item["id"] for item in page.items))
+    keep(Offer(page.known_seq, depends_on, at=page.at, until=page.until if at is None else None))
+    return DocumentResponse({"items": page.items, "next": page.following})
 
 
 @router.get(

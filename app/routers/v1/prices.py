@@ -39,7 +39,7 @@ from app.errors import (
     UnknownPrice,
     UnknownSeq,
 )
-from app.exact_json import ExactJsonRoute, requires
+from app.exact_json import DocumentResponse, ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import POST_PROBLEMS, responses
 from app.response_cache import Offer
@@ -132,7 +132,7 @@ async def read_prices(
             session, key, book=book, moment=moment, window=(from_, to), quantity=quantity
         )
     control = max_age(most_seconds, None) if known_seq is None else IMMUTABLE
-    keep(Offer(document.known_seq, tags(document, known_seq)))
+    keep(Offer(document.known_seq, tags(document.item_id, document.book, known_seq)))
     return cacheable(document, control, if_none_match)
 
 
@@ -219,11 +219,12 @@ async def void_price(
     "/prices:lookup",
     summary="Price many items at once",
     dependencies=[requires(Scope.PRICES_READ), MIN_SEQ, IDEMPOTENT],
+    response_model=LookupAnswer,
     responses=responses(SeqNotReached, UnknownBook, InvalidRequest, *POST_PROBLEMS),
 )
-async def look_up_prices(data: Lookup, session: Reading) -> LookupAnswer:
+async def look_up_prices(data: Lookup, session: Reading) -> Response:
     """Up to 1000 items at one instant in one round trip, for a till or a page. A line without a price says why."""
-    return await lookups.look_up(session, data)
+    return DocumentResponse(await lookups.look_up(session, data))
 
 
 @router.get(
