@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar, NamedTuple
+from uuid import uuid4
 
 import asyncpg
 import hypothesis.strategies as st
@@ -20,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from sqlalchemy.engine import URL
 
 from app.migrations import migrate
-from app.services import answers
+from app.services import answers, items
 from tests.api.test_response_cache import Replica, replica
 from tests.api.test_statements import statements
 from tests.conftest import make_settings
@@ -31,12 +32,15 @@ LAG_SECONDS, STALE_SECONDS = 20.0, 300.0
 ITEMS, BOOK = ("a", "b"), "default"
 QUERIES = ("", "?known_at=2999-01-01T00:00:00Z")
 REPLICAS = st.integers(0, 2)
+LIST = "list"
+"""What is read or touched is an item, or the list of those of this run."""
 SOME_ITEM = st.sampled_from(ITEMS)
+SOMETHING = st.sampled_from([*ITEMS, LIST])
 SOME_QUERY = st.sampled_from(QUERIES)
 
 
 class Change(NamedTuple):
-    """One that touched the item, or all of them, and when each replica's clock said that it was committed."""
+    """One that touched items or the list, and when each replica's clock said that it was committed."""
 
     seq: int
     items: tuple[str, ...]
@@ -107,6 +111,9 @@ class Replicas(RuleBasedStateMachine):
     def begin(self) -> None:
         self.changes: list[Change] = []
         self.ids: dict[str, str] = {}
+        self.run_name = uuid4().hex
+        self.listed: list[tuple[int, frozenset[str]]] = []
+        """The ids on the list, after which change."""
         for node in self.nodes:
             node.reset()
         self.run_in_loop(self._begin())
@@ -114,12 +121,15 @@ class Replicas(RuleBasedStateMachine):
     async def _begin(self) -> None:
         for item in ITEMS:
             price = {"amount": "1", "valid_from": "2024-01-01"}
-            made = await self.nodes[0].client.post("/v1/items", json={"name": item, "price": price})
+            made = await self.nodes[0].client.post(
+                "/v1/items", json={"name": f"{self.run_name} {item}", "price": price}
+            )
             self.ids[item] = made.json()["id"]
+        self.listed.append((int(made.headers["pricebook-seq"]), frozenset(self.ids.values())))
         for node in self.nodes:
             await node.follow()
         for at in range(len(self.nodes)):
-            for item in ITEMS:
+            for item in (*ITEMS, LIST):
                 for query in QUERIES:
                     await self._read(at, item, query, None)
 
@@ -151,15 +161,30 @@ class Replicas(RuleBasedStateMachine):
     def rename(self, at: int, item: str, number: int) -> None:
         if not self.nodes[at].away:
             body = {"sku": f"{self.ids[item][-8:]}-{number}"}
-            self.run_in_loop(self._write(at, (item,), f"/v1/items/{self.ids[item]}", "PATCH", body))
+            self.run_in_loop(self._write(at, (item, LIST), f"/v1/items/{self.ids[item]}", "PATCH", body))
 
-    async def _write(self, at: int, items: tuple[str, ...], path: str, method: str, body: JSON) -> None:
+    @rule(at=REPLICAS)
+    def create(self, at: int) -> None:
+        if not self.nodes[at].away:
+            body = {"name": f"{self.run_name} more", "price": {"amount": "3", "valid_from": "2024-01-01"}}
+            made = self.run_in_loop(self._write(at, (LIST,), "/v1/items", "POST", body))
+            self.listed.append((self.changes[-1].seq, self.listed[-1][1] | {made["id"]}))
+
+    @rule(at=REPLICAS)
+    def archive(self, at: int) -> None:
+        if not self.nodes[at].away and (more := self.listed[-1][1] - set(self.ids.values())):
+            made = self.run_in_loop(self._write(at, (LIST,), f"/v1/items/{min(more)}", "DELETE"))
+            self.listed.append((self.changes[-1].seq, self.listed[-1][1] - {made["id"]}))
+
+    async def _write(self, at: int, items: tuple[str, ...], path: str, method: str, body: JSON | None = None) -> JSON:
         client = self.nodes[at].client
-        answer = await client.request(method, path, json=body, headers={"If-Match": "*"} if method == "PATCH" else {})
+        answer = await client.request(method, path, json=body, headers={} if method == "POST" else {"If-Match": "*"})
         assert answer.is_success, answer.text
         if (seq := answer.headers.get("pricebook-seq")) is not None:
             committed = tuple(node.monotonic() for node in self.nodes)
             self.changes.append(Change(int(seq), items, at, committed))
+        document: JSON = answer.json()
+        return document
 
     @rule(at=REPLICAS)
     def hear(self, at: int) -> None:
@@ -184,7 +209,7 @@ class Replicas(RuleBasedStateMachine):
         for node in self.nodes:
             node.restore()
 
-    @rule(at=REPLICAS, item=SOME_ITEM, query=SOME_QUERY, seen=st.sampled_from([None, None, "head", "own"]))
+    @rule(at=REPLICAS, item=SOMETHING, query=SOME_QUERY, seen=st.sampled_from([None, None, "head", "own"]))
     def read(self, at: int, item: str, query: str, seen: str | None) -> None:
         known = {"head": self.changes, "own": [change for change in self.changes if change.writer == at]}
         least = max((change.seq for change in known.get(seen or "", ())), default=None)
@@ -192,7 +217,7 @@ class Replicas(RuleBasedStateMachine):
 
     @rule(
         at=REPLICAS,
-        item=SOME_ITEM,
+        item=SOMETHING,
         query=SOME_QUERY,
         seconds=st.sampled_from([1, 15, 40, 120]),
         sets=st.sampled_from([0, 0, -40, 40]),
@@ -206,7 +231,7 @@ class Replicas(RuleBasedStateMachine):
             self.hear(at)
         self.run_in_loop(self._read(at, item, query, None))
 
-    @rule(at=REPLICAS, item=SOME_ITEM, query=SOME_QUERY, writer=REPLICAS, hears=st.booleans())
+    @rule(at=REPLICAS, item=SOMETHING, query=SOME_QUERY, writer=REPLICAS, hears=st.booleans())
     def read_while_it_changes(self, at: int, item: str, query: str, writer: int, hears: bool) -> None:
         """The answer is on its way from the database when the item changes, and the replica hears of it or not."""
         if not self.nodes[at].away and not self.nodes[writer].away:
@@ -214,20 +239,24 @@ class Replicas(RuleBasedStateMachine):
 
     async def _race(self, at: int, item: str, query: str, writer: int, *, hears: bool) -> None:
         read, go_on = asyncio.Event(), asyncio.Event()
-        whole = answers.read
+        wholes = answers.read, items.list_priced
 
-        async def slow(*arguments: Any, **more: Any) -> Any:
-            answer = await whole(*arguments, **more)
-            read.set()
-            await go_on.wait()
-            return answer
+        def slow(whole: Any) -> Any:
+            async def read_slowly(*arguments: Any, **more: Any) -> Any:
+                answer = await whole(*arguments, **more)
+                read.set()
+                await go_on.wait()
+                return answer
 
-        answers.read = slow
+            return read_slowly
+
+        answers.read, items.list_priced = map(slow, wholes)
         reading = asyncio.create_task(self._read(at, item, query, None))
         waiting = asyncio.create_task(read.wait())
         await asyncio.wait([reading, waiting], return_when=asyncio.FIRST_COMPLETED)
-        answers.read = whole
-        await self._write(writer, (item,), f"/v1/items/{self.ids[item]}/prices", "POST", {"amount": "7"})
+        answers.read, items.list_priced = wholes
+        written = ITEMS[0] if item == LIST else item
+        await self._write(writer, (written,), f"/v1/items/{self.ids[written]}/prices", "POST", {"amount": "7"})
         if hears:
             await self.nodes[at].follow()
         go_on.set()
@@ -238,7 +267,7 @@ class Replicas(RuleBasedStateMachine):
 
     async def _read(self, at: int, item: str, query: str, least: int | None) -> None:
         node = self.nodes[at]
-        address = f"/v1/items/{self.ids[item]}/price{query}"
+        address = f"/v1/items?q={self.run_name}" if item == LIST else f"/v1/items/{self.ids[item]}/price{query}"
         headers = {} if least is None else {"Pricebook-Min-Seq": str(least)}
         must_know = self._must_know(node, at, item)
         wall, monotonic = node.client.app.state.clocks.wall(), node.monotonic()
@@ -249,43 +278,48 @@ class Replicas(RuleBasedStateMachine):
             assert node.away or (least is not None and least > node.follower.seq), answer.text
             return
         assert answer.status_code == 200, (answer.text, node.away)
-        price = answer.json()
+        listed = answer.json()["items"] if item == LIST else []
+        prices = [entry["price"] for entry in listed] or [answer.json()]
+        known_seq = prices[0]["known_seq"]
         stale = answer.headers.get("pricebook-stale")
-        await self._check_it_is_the_ledgers(item, query, price)
+        if item == LIST:
+            expected = max((entry for entry in self.listed if entry[0] <= known_seq), key=lambda entry: entry[0])[1]
+            assert {entry["id"] for entry in listed} == expected
+        for price in prices:
+            await self._check_it_is_the_ledgers(price)
         if least is not None:
-            assert price["known_seq"] >= least, "older than its caller has seen"
+            assert known_seq >= least, "older than its caller has seen"
         if asked:
             node.read_at[address] = Instant(wall, node.monotonic())
             self.answered["database"] += 1
             return
         self.answered["stale" if stale else "memory"] += 1
-        assert price["known_seq"] >= must_know, "it knows of a change that the replica has not answered with"
+        self.answered["list"] += item == LIST
+        assert known_seq >= must_know, "it knows of a change that the replica has not answered with"
         age = STALE_SECONDS if stale else LAG_SECONDS
-        late = [change.seq for change in self.changes if item in change.items and change.at[at] < monotonic - age]
-        assert all(seq <= price["known_seq"] for seq in late), "older than a replica may be"
+        late = [change.seq for change in self._about(item) if change.at[at] < monotonic - age]
+        assert all(seq <= known_seq for seq in late), "older than a replica may be"
         assert not stale or node.away
         read_at = node.read_at[address]
         assert wall >= read_at.wall, "about a time that has not come, by its clock"
-        if (until := price["effective_until"]) is not None:
+        for until in filter(None, (price["effective_until"] for price in prices)):
             assert wall < datetime.fromisoformat(until).timestamp(), "beyond its boundary"
-            life = datetime.fromisoformat(until) - datetime.fromisoformat(price["at"])
+            life = datetime.fromisoformat(until) - datetime.fromisoformat(prices[0]["at"])
             assert monotonic < read_at.monotonic + life.total_seconds(), "beyond its boundary by the database's clock"
 
-    def _must_know(self, node: Node, at: int, item: str) -> int:
-        """What the replica knows of the item: its own writes to it, and what it followed."""
-        return max(
-            (
-                change.seq
-                for change in self.changes
-                if item in change.items and (change.writer == at or change.seq <= node.follower.seq)
-            ),
-            default=0,
-        )
+    def _about(self, item: str) -> list[Change]:
+        """What an answer about the item or, whatever it touches, about the list has to know."""
+        return [change for change in self.changes if item == LIST or item in change.items]
 
-    async def _check_it_is_the_ledgers(self, item: str, query: str, price: JSON) -> None:
+    def _must_know(self, node: Node, at: int, item: str) -> int:
+        """What the replica knows of it: its own writes, and what it followed."""
+        known = (c.seq for c in self._about(item) if c.writer == at or c.seq <= node.follower.seq)
+        return max(known, default=0)
+
+    async def _check_it_is_the_ledgers(self, price: JSON) -> None:
         parameters = {"at": price["at"], "known_seq": price["known_seq"], "quantity": price["quantity"]}
-        expected = await self.oracle.get(f"/v1/items/{self.ids[item]}/price", params=parameters)
-        assert price == expected.json(), query
+        expected = await self.oracle.get(f"/v1/items/{price['item_id']}/price", params=parameters)
+        assert price == expected.json()
 
 
 @asynccontextmanager
@@ -306,7 +340,7 @@ def test_no_answer_is_older_than_allowed(fresh_url: URL, monkeypatch: pytest.Mon
         """The notifications are lost."""
 
     monkeypatch.setattr(asyncpg.Connection, "add_listener", hear_nothing)
-    answered = dict.fromkeys(("memory", "stale", "database"), 0)
+    answered = dict.fromkeys(("memory", "stale", "database", "list"), 0)
     with asyncio.Runner() as runner:
         runner.run(migrate(make_settings(fresh_url, serving_role=postgres.SERVING_ROLE)))
         context = replicas(fresh_url)
@@ -316,7 +350,7 @@ def test_no_answer_is_older_than_allowed(fresh_url: URL, monkeypatch: pytest.Mon
             run_state_machine_as_test(machine, settings=LIMITS)
         finally:
             runner.run(context.__aexit__(None, None, None))
-    assert min(answered["memory"], answered["database"]) > 0, answered
+    assert min(answered[how] for how in ("memory", "database", "list")) > 0, answered
     assert answered["stale"] or LIMITS.max_examples < 30, "rare in a short run"
 
 
