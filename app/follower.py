@@ -25,6 +25,9 @@ logger = structlog.get_logger(__name__)
 _AT_ONCE = 200
 """Changes read and rendered without a pause: some milliseconds, in which the process does nothing else."""
 
+_LEAST_SECONDS = 0.01
+"""Between two looks: of many writes at once one tells of all, and each look costs as much as a write."""
+
 _MOST_CHANGES = 10_000
 _MOST_BYTES = 16 * 2**20
 
@@ -157,6 +160,7 @@ class Follower:
             self._begun = True
         while True:
             self._woken.clear()
+            looked_at = time.monotonic()
             await self._catch_up(session)
             self._back()
             try:
@@ -164,6 +168,7 @@ class Follower:
                     await self._woken.wait()
             except TimeoutError:
                 pass
+            await asyncio.sleep(looked_at + _LEAST_SECONDS - time.monotonic())
 
     def _hear(self) -> None:
         self._notified = True

@@ -112,7 +112,7 @@ async def create(
         (stamp,) = others
         if not may_correct:
             prices.refuse_correction(columns["valid_from"], stamp.recorded_at, "/price/valid_from")
-        await prices.write(session, stamp, columns, item_id=item.id, book=book, actor=actor, pointer="/price")
+        await prices.write_first(session, stamp, columns, item_id=item.id, book=book, actor=actor)
         answer = await _price_now(session, item.id, book.key)
     return Written(schemas.PricedItem.model_validate({**dict(item), "price": answer}), stamp.seq)
 

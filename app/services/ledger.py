@@ -16,7 +16,7 @@ from app.response_cache import ALL_ITEMS, Tag
 CHANNEL = "pricebook_changes"
 """Each commit that changes something notifies it, without a word: what there is to know is in the log."""
 
-_ADVANCE = (
+ADVANCE = (
     update(Ledger)
     .values(
         seq=Ledger.seq + bindparam("count", type_=BigInteger),
@@ -28,8 +28,9 @@ _ADVANCE = (
         ),
     )
     # It is delivered with the commit, and costs no round trip of its own.
-    .returning(Ledger.seq, Ledger.recorded_at, func.pg_notify(CHANNEL, ""))
+    .returning(Ledger.seq, Ledger.recorded_at, func.pg_notify(CHANNEL, "").label("notified"))
 )
+"""Takes the next ``count`` numbers: see :func:`advance_block`."""
 _LOG = insert(Change)
 _HEAD = select(Ledger.seq, Ledger.recorded_at)
 
@@ -77,7 +78,7 @@ async def advance_block(session: WriteSession, count: int) -> Block:
     Call it once, and last: every other writer waits from here until this transaction ends. Locks on items come before
     it, never after, so writers cannot deadlock. A rollback gives the numbers back, and no reader ever sees them.
     """
-    row = (await session.execute(_ADVANCE, {"count": count})).one()
+    row = (await session.columns(ADVANCE, {"count": count})).one()
     session.last_seq = row.seq
     return Block(row.seq - count + 1, row.seq, row.recorded_at)
 
@@ -101,7 +102,7 @@ async def log(
     after: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a change to the log. Items and books bring their documents; a price row brings its id."""
-    await session.execute(
+    await session.columns(
         _LOG,
         {
             "seq": stamp.seq,
@@ -115,9 +116,13 @@ async def log(
             "after": after,
         },
     )
+    logged(session, kind, item_id, None if after is None else after.get("key"))
+
+
+def logged(session: WriteSession, kind: ChangeType, item_id: UUID | None, book: str | None = None) -> None:
+    """Remember what metrics and caches of this process must know of a change once it is committed."""
     session.changes[kind] += 1
-    # What caches of this process must know once it is committed.
-    session.touched |= touches(kind, item_id, None if after is None else after.get("key"))
+    session.touched |= touches(kind, item_id, book)
 
 
 def touches(kind: str, item_id: UUID | None, book: str | None) -> set[Tag]:

@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
+from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Uuid, bindparam, insert, select, true
+from sqlalchemy import Select, Uuid, bindparam, insert, select, true
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import aliased
 
@@ -16,7 +17,7 @@ from app.database_errors import violated_constraint
 from app.errors import AlreadySuperseded, FieldError, Forbidden, InvalidRequest, ItemArchived, UnknownItem, UnknownPrice
 from app.models import Book, ChangeType, Item, ItemKey, PriceRetirement, PriceRow
 from app.schemas import price as schemas
-from app.services import answers, books, ledger
+from app.services import answers, books, ledger, price_recording
 from app.services.ledger import Written
 
 # The lock that the row's foreign key takes anyway, taken early: the book's currency stays until the commit.
@@ -51,6 +52,13 @@ _TARGET = (
     # Archiving the item waits for this transaction, and the other way round.
     .with_for_update(read=True, of=Item)
 )
+
+
+@cache
+def _target(*, by_sku: bool) -> Select[Any]:
+    return _TARGET.where(ItemKey.any(by_sku=by_sku).condition)
+
+
 _ROW_TO_VOID = (
     select(
         PriceRow,
@@ -63,7 +71,7 @@ _ROW_TO_VOID = (
     .where(PriceRow.id == bindparam("price_id", type_=Uuid()))
 )
 _INSERT_ROW = insert(PriceRow).returning(PriceRow.id)
-_INSERT_RETIREMENT = insert(PriceRetirement)
+_RETIRE = insert(PriceRetirement)
 
 
 CLOCK_TOLERANCE = timedelta(minutes=1)
@@ -94,7 +102,7 @@ async def record(
     :raises Forbidden: if it changes what was answered in the past.
     """
     parameters = {"item": key.parameter, "book": data.book, "supersedes": data.supersedes}
-    target = (await session.execute(_TARGET.where(key.condition), parameters)).one_or_none()
+    target = (await session.columns(_target(by_sku=key.sku is not None), parameters)).one_or_none()
     if target is None:
         raise UnknownItem(f"There is no item {key}.")
     if target.book_id is None:
@@ -110,11 +118,28 @@ async def record(
         raise _already_superseded(data.supersedes, "/supersedes")
     book = BookTerms(target.book_id, data.book, target.currency, target.time_zone, target.tax_included)
     columns = columns_of(data, book)
-    (stamp,) = await ledger.advance(session)
+    row = await _record(session, {**columns, "item_id": target.item_id, "book_id": book.id, "recorded_by": actor})
     if not may_correct:
-        refuse_correction(target.superseded_began, stamp.recorded_at, "/supersedes")
-        refuse_correction(columns["valid_from"], stamp.recorded_at, "/valid_from")
-    return await write(session, stamp, columns, item_id=target.item_id, book=book, actor=actor)
+        refuse_correction(target.superseded_began, row["recorded_at"], "/supersedes")
+        refuse_correction(columns["valid_from"], row["recorded_at"], "/valid_from")
+    return document(row, book=book.key, currency=book.currency, void=False)
+
+
+async def _record(session: WriteSession, stated: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Number, write and log a row by one statement: the lock that comes with the number is held for that long only."""
+    try:
+        written = (await session.columns(price_recording.statement(), {**stated, "count": 1})).one()
+    except IntegrityError as error:
+        match violated_constraint(error):
+            case "pk_price_retirements":
+                raise _already_superseded(stated["supersedes"], "/supersedes") from None
+            case "ck_price_rows_interval":
+                raise _empty_interval("") from None
+            case _:
+                raise
+    session.last_seq = written.seq
+    ledger.logged(session, ChangeType.PRICE_RECORDED, stated["item_id"])
+    return {**stated, **written._asdict(), "import_id": None}
 
 
 def refuse_correction(began: datetime | None, now: datetime, pointer: str) -> None:
@@ -147,7 +172,13 @@ async def void(session: WriteSession, price_id: UUID, *, actor: str, may_correct
     (stamp,) = await ledger.advance(session)
     if not may_correct:
         refuse_correction(row.valid_from, stamp.recorded_at, "path/price_id")
-    await _retire(session, price_id, successor_id=None, stamp=stamp)
+    try:
+        await session.columns(_RETIRE, {"price_id": price_id, "seq": stamp.seq})
+    except IntegrityError as error:
+        # Another writer retired the row between the check and the number.
+        if violated_constraint(error) == "pk_price_retirements":
+            raise _already_superseded(price_id, "path/price_id") from None
+        raise
     await ledger.log(
         session, stamp, ChangeType.PRICE_VOIDED, actor, item_id=row.item_id, book_id=row.book_id, price_id=price_id
     )
@@ -202,7 +233,11 @@ def columns_of(data: schemas.PriceCreate, book: BookTerms, pointer: str = "") ->
 
 def _check_interval(valid_from: datetime, valid_to: datetime | None, pointer: str) -> None:
     if valid_to is not None and valid_to <= valid_from:
-        raise InvalidRequest.at(f"{pointer}/valid_to", "empty-interval", "must be later than valid_from")
+        raise _empty_interval(pointer)
+
+
+def _empty_interval(pointer: str) -> InvalidRequest:
+    return InvalidRequest.at(f"{pointer}/valid_to", "empty-interval", "must be later than valid_from")
 
 
 def _already_superseded(price_id: UUID, pointer: str) -> AlreadySuperseded:
@@ -212,19 +247,7 @@ def _already_superseded(price_id: UUID, pointer: str) -> AlreadySuperseded:
     )
 
 
-async def _retire(session: WriteSession, price_id: UUID, *, successor_id: UUID | None, stamp: ledger.Stamp) -> None:
-    try:
-        await session.execute(
-            _INSERT_RETIREMENT, {"price_id": price_id, "successor_id": successor_id, "seq": stamp.seq}
-        )
-    except IntegrityError as error:
-        # Another writer retired the row between the check and the number.
-        if violated_constraint(error) == "pk_price_retirements":
-            raise _already_superseded(price_id, "/supersedes" if successor_id else "path/price_id") from None
-        raise
-
-
-async def write(
+async def write_first(
     session: WriteSession,
     stamp: ledger.Stamp,
     columns: Mapping[str, Any],
@@ -232,9 +255,8 @@ async def write(
     item_id: UUID,
     book: BookTerms,
     actor: str,
-    pointer: str = "",
-) -> schemas.PriceRow:
-    """Write a row and its change under a number already taken.
+) -> None:
+    """Write the first row of a new item, and its change, under a number already taken.
 
     :raises InvalidRequest: if the row ends before it is recorded and names no earlier start.
     """
@@ -246,13 +268,9 @@ async def write(
         "seq": stamp.seq,
         "recorded_at": stamp.recorded_at,
         "recorded_by": actor,
-        "import_id": None,
     }
-    _check_interval(row["valid_from"], row["valid_to"], pointer)
-    row["id"] = await session.scalar(_INSERT_ROW, row)
-    if row["supersedes"] is not None:
-        await _retire(session, row["supersedes"], successor_id=row["id"], stamp=stamp)
+    _check_interval(row["valid_from"], row["valid_to"], "/price")
+    price_id = (await session.columns(_INSERT_ROW, row)).scalar_one()
     await ledger.log(
-        session, stamp, ChangeType.PRICE_RECORDED, actor, item_id=item_id, book_id=book.id, price_id=row["id"]
+        session, stamp, ChangeType.PRICE_RECORDED, actor, item_id=item_id, book_id=book.id, price_id=price_id
     )
-    return document(row, book=book.key, currency=book.currency, void=False)

@@ -273,6 +273,50 @@ async def test_what_a_change_does_not_touch_stays(one: Replica) -> None:
     assert await reads(one, one.price) == {"miss": 1}
 
 
+@pytest.mark.parametrize("query", ["", "?q=items", "?limit=1", "?at=2999-01-01T00:00:00Z"])
+async def test_a_list_is_kept_until_something_of_it_changes(one: Replica, query: str) -> None:
+    async def listed() -> list[JSON]:
+        items: list[JSON] = (await one.get(f"/v1/items{query}")).json()["items"]
+        return items
+
+    async def is_kept() -> bool:
+        with statements(one.app) as seen:
+            await listed()
+        return not seen
+
+    await until_applied(one, await _patch(one, "items/sku:A", {"name": "Of all items"}))
+    await listed()
+    assert await is_kept()
+    if query != "?limit=1":
+        await create(one, sku="B", name="Another of the items")
+        assert [item["sku"] for item in await listed()] == ["A", "B"], "one more"
+    await _patch(one, "items/sku:A", {"sku": "C"})
+    assert (await listed())[0]["sku"] == "C", "another name"
+    await one.record("2", address="/v1/items/sku:C")
+    assert (await listed())[0]["price"]["amount"] == "2.00", "another price"
+    seq = await _patch(one, "books/default", {"rounding": {"mode": "down"}})
+    await until_applied(one, seq)
+    assert (await listed())[0]["price"]["known_seq"] == seq, "another book"
+    assert await is_kept()
+    await one.delete("/v1/items/sku:C", headers={"If-Match": "*"})
+    assert not [item for item in await listed() if item["sku"] == "C"], "archived"
+
+
+async def test_no_list_outlives_the_first_boundary_of_its_prices(one: Replica) -> None:
+    begins = datetime.now(UTC) + timedelta(hours=1)
+    later = {"amount": "3", "valid_from": (begins + timedelta(hours=1)).isoformat()}
+    await create(one, sku="B", price=later)
+    await until_applied(one, await one.record("2", valid_from=begins.isoformat()))
+    for seconds, kept in ((3590, True), (3610, False)):
+        one.pass_time(0)
+        await one.get("/v1/items")
+        one.pass_time(seconds)
+        one.app.state.follower.caught_up_at = time.monotonic() + seconds
+        with statements(one.app) as seen:
+            assert (await one.get("/v1/items")).is_success
+        assert (not seen) is kept
+
+
 async def until_applied(client: Replica, seq: int) -> None:
     await until(lambda: client.seq >= seq)
 

@@ -58,4 +58,4 @@ async def test_writes(client: httpx2.AsyncClient, app: FastAPI) -> None:
     assert [statement.split()[0] for statement in seen] == ["UPDATE", "INSERT", "INSERT"]
     with statements(app) as seen:
         await client.post("/v1/items/sku:A/prices", json={"amount": 1})
-    assert [statement.split()[0] for statement in seen] == ["SELECT", "UPDATE", "INSERT", "INSERT"]
+    assert [statement.split()[0] for statement in seen] == ["SELECT", "WITH"]
