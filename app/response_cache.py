@@ -39,6 +39,9 @@ type Headers = Sequence[tuple[bytes, bytes]]
 _ENTRY_BYTES = 2_500
 """What an entry takes beside its body, about: its headers, its places in the indexes, the objects around them."""
 
+_LISTS_SHARE = 4
+"""Lists take a quarter of the room at the most."""
+
 _MOST_TOUCHES = 20_000
 
 
@@ -58,6 +61,8 @@ class Offer:
     """When it changes by itself. Needs ``at``."""
     is_price: bool = False
     """Whether it counts as the price of a single item."""
+    is_list: bool = False
+    """Whether it shares the room of lists, so that somebody who reads all pages of one does not empty the rest."""
 
 
 @dataclass(slots=True)
@@ -143,13 +148,16 @@ _POLICY = b"content-security-policy"
 
 @dataclass(slots=True)
 class ResponseCache:
-    """Entries by what was asked, bounded in bytes; the least recently used make room."""
+    """Entries by what was asked, bounded in bytes; the least recently used make room, lists first for lists."""
 
     max_bytes: int
     bytes: int = 0
     generation: int = 0
     """Counts how often everything was forgotten."""
     _entries: OrderedDict[Hashable, Entry] = field(default_factory=OrderedDict)
+    _lists: OrderedDict[Hashable, int] = field(default_factory=OrderedDict)
+    """Those of them that are lists, with their sizes."""
+    _lists_bytes: int = 0
     _by_tag: dict[Tag, set[Hashable]] = field(default_factory=dict)
     _touched: OrderedDict[Tag, int] = field(default_factory=OrderedDict)
     _touched_before: int = 0
@@ -163,6 +171,8 @@ class ResponseCache:
         found = self._entries.get(key)
         if found is not None:
             self._entries.move_to_end(key)
+            if found.offer.is_list:
+                self._lists.move_to_end(key)
         return found
 
     def store(self, key: Hashable, fill: Fill, new: Entry) -> bool:
@@ -177,6 +187,11 @@ class ResponseCache:
         self.bytes += new.size
         for tag in offer.tags:
             self._by_tag.setdefault(tag, set()).add(key)
+        if offer.is_list:
+            self._lists[key] = new.size
+            self._lists_bytes += new.size
+        while self._lists_bytes > self.max_bytes // _LISTS_SHARE:
+            self.drop(next(iter(self._lists)))
         while self.bytes > self.max_bytes:
             self.drop(next(iter(self._entries)))
         return True
@@ -186,6 +201,7 @@ class ResponseCache:
         if (old := self._entries.pop(key, None)) is None:
             return
         self.bytes -= old.size
+        self._lists_bytes -= self._lists.pop(key, 0)
         for tag in old.offer.tags:
             keys = self._by_tag[tag]
             keys.discard(key)
@@ -217,5 +233,6 @@ class ResponseCache:
 
     def _clear(self) -> None:
         self._entries.clear()
+        self._lists.clear()
         self._by_tag.clear()
-        self.bytes = 0
+        self.bytes = self._lists_bytes = 0

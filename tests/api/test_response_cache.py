@@ -233,6 +233,19 @@ async def test_memory_is_bounded_and_the_least_used_answers_go(own_url: URL) -> 
         assert value(await samples(client.app), "pricebook_response_cache_bytes") == 0
 
 
+async def test_lists_take_no_room_from_prices(own_url: URL) -> None:
+    async with replica(own_url, response_cache_bytes=65_536) as client:
+        await create(client, sku="A", price={"amount": "1"})
+        await until(lambda: client.seq == 3)
+        await client.price()
+        for limit in range(1, 41):
+            await client.get(f"/v1/items?limit={limit}")
+            await client.get("/v1/items?limit=1000")
+        assert await reads(client, client.price) == {"hit": 1}
+        assert await reads(client, lambda: client.get("/v1/items?limit=1000")) == {"hit": 1}
+        assert await reads(client, lambda: client.get("/v1/items?limit=1")) == {"miss": 1}
+
+
 # Changes
 
 

@@ -182,7 +182,10 @@ def test_quotients_of_the_longest_products(one: Decimal, other: Decimal, digits:
 
 @pytest.mark.parametrize("mode", RoundingMode)
 @pytest.mark.parametrize(
-    "numerator", ["0.125", "-0.125", "0.135", "0.1250000000000000000001", "-0.1249999999999999999999"]
+    "numerator",
+    ["0.125", "-0.125", "0.135", "0.1250000000000000000001", "-0.1249999999999999999999"]
+    # More digits than any quotient is computed to: what is behind them decides all the same.
+    + [f"{whole}{'0' * 130}1" for whole in ("0.125", "-0.125", "0.12", "0.13")],
 )
 def test_a_quotient_by_one_is_rounded_like_a_number(mode: RoundingMode, numerator: str) -> None:
     value = Decimal(numerator)

@@ -112,7 +112,8 @@ async def list_items(
     listing = items.Listing(limit=limit, cursor=cursor, book=book, at=at, q=q, sku=sku, gtin=gtin, archived=archived)
     page = await items.list_priced(session, listing, cursors)
     depends_on = (ALL_ITEMS, book, *(item["id"] for item in page.items))
-    keep(Offer(page.known_seq, depends_on, at=page.at, until=page.until if at is None else None))
+    until = page.until if at is None else None
+    keep(Offer(page.known_seq, depends_on, at=page.at, until=until, is_list=True))
     return DocumentResponse({"items": page.items, "next": page.following})
 
 
