@@ -13,6 +13,7 @@ from app.errors import UnknownItem
 from app.feed import Feed
 from app.follower import Follower
 from app.keyring import KeyRing
+from app.lookup_memory import LookupMemory
 from app.models import ItemKey
 from app.pagination import Cursors
 from app.response_cache import Fill, Offer
@@ -187,6 +188,14 @@ async def _offer(request: Request) -> Callable[[Offer], None]:
 
 Keep = Annotated[Callable[[Offer], None], Depends(_offer)]
 """To be called with what the answer depends on, if it may be kept in memory."""
+
+
+async def _lookup_memory(request: Request) -> LookupMemory:
+    memory: LookupMemory = request.app.state.lookup_memory
+    return memory
+
+
+KnownLines = Annotated[LookupMemory, Depends(_lookup_memory)]
 
 From = Annotated[Moment | None, Query(alias="from", description="First instant of the window")]
 To = Annotated[Moment | None, Query(description="First instant after the window")]

@@ -16,12 +16,13 @@ from app.housekeeping import Housekeeping
 from app.idempotency import Idempotency
 from app.keyring import KeyRing
 from app.lifespan import admin_server
+from app.lookup_memory import LookupMemory
 from app.middleware.answer_headers import AnswerHeadersMiddleware
 from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.front import Front
 from app.middleware.price_reads import PriceReadMiddleware
 from app.middleware.request_context import RequestContextMiddleware
-from app.middleware.response_cache import Clocks, Limits, ResponseCacheMiddleware
+from app.middleware.response_cache import Limits, ResponseCacheMiddleware
 from app.middleware.traffic import AdmissionMiddleware, ConnectionCloseMiddleware
 from app.observability import http_metrics, metrics, tracing
 from app.observability.ledger_watch import LedgerWatch
@@ -29,7 +30,7 @@ from app.observability.state import StateCollector
 from app.openapi import DocumentedApplication, operation_id
 from app.pagination import Cursors
 from app.readiness import Readiness
-from app.response_cache import ResponseCache
+from app.response_cache import Clocks, ResponseCache
 from app.routers import items as plain_items
 from app.routers import problem_types
 from app.routers.operations import create_operations_app
@@ -101,7 +102,8 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.state.traffic = traffic
     app.state.price_max_age_seconds = settings.price_max_age_seconds
     app.state.min_seq_wait_seconds = settings.min_seq_wait_seconds
-    app.state.clocks = Clocks()
+    app.state.clocks = clocks = Clocks()
+    app.state.lookup_memory = LookupMemory(responses, follower, clocks, settings.response_cache_lag_seconds)
     app.state.import_limits = import_uploads.Limits(settings.max_import_rows, settings.import_preview_hours)
     app.state.keys = keys
     app.state.idempotency = Idempotency(database, settings.idempotency_hours)
@@ -160,7 +162,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
                 cache=responses,
                 prefix=f"{v1}/items",
                 limits=Limits(settings.response_cache_lag_seconds, settings.stale_if_error_seconds),
-                clocks=app.state.clocks,
+                clocks=clocks,
                 follower=follower,
                 circuit=database.circuit,
                 keys=keys,

@@ -18,11 +18,12 @@ answers go, and a fill that had begun before is not stored, whatever its seq: it
 An entry named by ``sku:`` needs no tag for its sku. For another item to get it, the item that had it must change.
 """
 
+import time
 from collections import OrderedDict
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import ClassVar, Final
+from typing import ClassVar, Final, TypedDict
 from uuid import UUID
 
 from app.access import Scope
@@ -36,13 +37,22 @@ a book can have."""
 
 type Headers = Sequence[tuple[bytes, bytes]]
 
-_ENTRY_BYTES = 2_500
+ENTRY_BYTES = 2_500
 """What an entry takes beside its body, about: its headers, its places in the indexes, the objects around them."""
 
 _LISTS_SHARE = 4
 """Lists take a quarter of the room at the most."""
 
 _MOST_TOUCHES = 20_000
+
+
+@dataclass(slots=True)
+class Clocks:
+    """What an application takes for the time. Tests set them."""
+
+    wall: Callable[[], float] = time.time
+    """Seconds since 1970."""
+    monotonic: Callable[[], float] = time.monotonic
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,25 +91,15 @@ class Fill:
     """Where a request's ASGI scope holds it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A rendered answer with status 200."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """What is kept of an answer, and until when it is right by itself."""
 
-    body: bytes
-    headers: Headers
-    """All of them but ``Cache-Control`` and what belongs to one request."""
-    headers_304: Headers
-    """Those of an answer without a body."""
-    etag: str
-    control: bytes | None
-    """``Cache-Control`` as it was; ``None`` if there is none."""
-    route: str
-    scopes: Sequence[Scope]
     offer: Offer
     wall: float
     """The wall clock before it was made."""
-    wall_until: float = float("inf")
-    monotonic_until: float = float("inf")
+    wall_until: float
+    monotonic_until: float
 
     def seconds_left(self, wall: float, monotonic: float) -> float:
         """How long it goes on to be right unless a change touches it; 0 or less once it is over.
@@ -112,7 +112,46 @@ class Entry:
     @property
     def size(self) -> int:
         """Bytes that it takes, about."""
-        return len(self.body) + _ENTRY_BYTES
+        raise NotImplementedError
+
+
+class Life(TypedDict):
+    """The clocks of a :class:`Kept`."""
+
+    wall: float
+    wall_until: float
+    monotonic_until: float
+
+
+def life(fill: Fill, offer: Offer) -> Life:
+    """When an answer was made, and when it is over by itself."""
+    wall_until = monotonic_until = float("inf")
+    if offer.until is not None and offer.at is not None:
+        wall_until = offer.until.timestamp()
+        # The statement was sent after the fill began, so this ends before the database's clock comes to the boundary.
+        monotonic_until = fill.monotonic + (offer.until - offer.at).total_seconds()
+    return Life(wall=fill.wall, wall_until=wall_until, monotonic_until=monotonic_until)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry(Kept):
+    """A rendered answer with status 200."""
+
+    body: bytes
+    headers: Headers
+    """All of them but ``Cache-Control`` and what belongs to one request."""
+    headers_304: Headers
+    """Those of an answer without a body."""
+    etag: str
+    control: bytes | None
+    """``Cache-Control`` as it was; ``None`` if there is none."""
+    route: str
+    scopes: Sequence[Scope]
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, about."""
+        return len(self.body) + ENTRY_BYTES
 
 
 def entry(fill: Fill, *, body: bytes, headers: Headers, route: str) -> Entry:
@@ -122,11 +161,6 @@ def entry(fill: Fill, *, body: bytes, headers: Headers, route: str) -> Entry:
         raise ValueError("nobody offered the answer")
     kept = [header for header in headers if header[0] not in _OF_THE_REQUEST]
     named = dict(headers)
-    wall_until = monotonic_until = float("inf")
-    if offer.until is not None and offer.at is not None:
-        wall_until = offer.until.timestamp()
-        # The statement was sent after the fill began, so this ends before the database's clock comes to the boundary.
-        monotonic_until = fill.monotonic + (offer.until - offer.at).total_seconds()
     return Entry(
         body=body,
         headers=kept,
@@ -136,9 +170,7 @@ def entry(fill: Fill, *, body: bytes, headers: Headers, route: str) -> Entry:
         route=route,
         scopes=fill.scopes,
         offer=offer,
-        wall=fill.wall,
-        wall_until=wall_until,
-        monotonic_until=monotonic_until,
+        **life(fill, offer),
     )
 
 
@@ -154,7 +186,7 @@ class ResponseCache:
     bytes: int = 0
     generation: int = 0
     """Counts how often everything was forgotten."""
-    _entries: OrderedDict[Hashable, Entry] = field(default_factory=OrderedDict)
+    _entries: OrderedDict[Hashable, Kept] = field(default_factory=OrderedDict)
     _lists: OrderedDict[Hashable, int] = field(default_factory=OrderedDict)
     """Those of them that are lists, with their sizes."""
     _lists_bytes: int = 0
@@ -166,7 +198,7 @@ class ResponseCache:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, key: Hashable) -> Entry | None:
+    def get(self, key: Hashable) -> Kept | None:
         """The entry, which counts as used."""
         found = self._entries.get(key)
         if found is not None:
@@ -175,7 +207,7 @@ class ResponseCache:
                 self._lists.move_to_end(key)
         return found
 
-    def store(self, key: Hashable, fill: Fill, new: Entry) -> bool:
+    def store(self, key: Hashable, fill: Fill, new: Kept) -> bool:
         """Keep an answer, unless it may have been touched since it was made; says whether it was kept."""
         offer = new.offer
         if fill.generation != self.generation or new.size > self.max_bytes // 8:

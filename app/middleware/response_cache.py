@@ -8,8 +8,7 @@ cannot answer at once, for whatever reason, it leaves to the application, which 
 
 import math
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,19 +22,10 @@ from app.keyring import KeyRing
 from app.middleware.front import ACCEPT, AUTHORIZATION, IF_NONE_MATCH, JSON, MIN_SEQ, Answer, Front, headers_of
 from app.observability.http_metrics import route_template
 from app.observability.metrics import CACHE_READS, PRICE_READS, CacheRead, PriceRead
-from app.response_cache import Entry, Fill, Headers, ResponseCache, entry
+from app.response_cache import Clocks, Entry, Fill, Headers, ResponseCache, entry
 
 _HIT, _MISS, _BYPASSED, _STALE = (CACHE_READS.labels(result) for result in CacheRead)
 _ANSWERED = PRICE_READS.labels(PriceRead.ANSWERED)
-
-
-@dataclass(slots=True)
-class Clocks:
-    """What an application takes for the time. Tests set them."""
-
-    wall: Callable[[], float] = time.time
-    """Seconds since 1970."""
-    monotonic: Callable[[], float] = time.monotonic
 
 
 class Limits(NamedTuple):
@@ -88,7 +78,7 @@ class ResponseCacheMiddleware:
         accept = asked.get(ACCEPT)
         key = (scope["path"], scope["query_string"], None if accept in JSON else accept)
         found = self._cache.get(key)
-        if found is not None and (answer := self._answer(found, asked)) is not None:
+        if isinstance(found, Entry) and (answer := self._answer(found, asked)) is not None:
             await self._send(found, *answer, scope, send)
         else:
             await self._fill(key, scope, receive, send)

@@ -35,9 +35,7 @@ class PriceCreate(Input):
     book: BookKey = "default"
     amount: Amount | None = Field(description="Per `per` units; null: not for sale")
     per: Quantity = Field(default=ONE, description="Base quantity")
-    min_quantity: Quantity = Field(
-        default=ONE, validate_default=True, description="The row answers for this quantity and more"
-    )
+    min_quantity: Quantity = Field(default=ONE, description="The row answers for this quantity and more")
     tax_rate: Rate | None = Field(None, description="Tax in percent; or give `tax`, or neither")
     tax: Amount | None = Field(None, description="Tax as an amount per `per` units")
     tax_included: Truth | None = Field(None, description="Whether `amount` contains the tax; default: the book's")

@@ -1,6 +1,8 @@
 """Many items priced at one instant by one statement."""
 
 from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
 
 from app.database import ReadSession
 from app.observability.metrics import PriceRead
@@ -10,8 +12,16 @@ from app.services import answers, books, price_lines
 from app.services.answers import AnswerRow
 
 
-async def look_up(session: ReadSession, lookup: Lookup) -> Document:
-    """The prices of all lines at one instant, in their order; a line without one says why: a ``LookupAnswer``.
+class LookedUp(NamedTuple):
+    """What came of a lookup: the ``LookupAnswer``, and for each line the row that it is made of and what came of it."""
+
+    document: Document
+    rows: Sequence[AnswerRow]
+    outcomes: Sequence[PriceRead]
+
+
+async def look_up(session: ReadSession, lookup: Lookup) -> LookedUp:
+    """The prices of all lines at one instant, in their order; a line without one says why.
 
     One SQL statement; a bare date costs another, for the book's time zone.
 
@@ -27,21 +37,19 @@ async def look_up(session: ReadSession, lookup: Lookup) -> Document:
     first = rows[0]
     if first.book is None:
         raise books.unknown(lookup.book, "/book")
-    prices = []
-    outcomes: Counter[PriceRead] = Counter()
-    for line, row in zip(lookup.lines, rows, strict=True):
-        price, outcome = _outcome(line.item, row)
-        prices.append(price)
-        outcomes[outcome] += 1
-    for outcome, times in outcomes.items():
+    prices, outcomes = zip(
+        *(_outcome(line.item, row) for line, row in zip(lookup.lines, rows, strict=True)), strict=True
+    )
+    for outcome, times in Counter(outcomes).items():
         answers.count(outcome, times)
-    return {
+    document = {
         "book": first.book,
         "currency": first.currency,
         "at": first.at,
         "known_seq": first.known_seq,
         "prices": prices,
     }
+    return LookedUp(document, rows, outcomes)
 
 
 def _outcome(item: str, row: AnswerRow) -> tuple[Document, PriceRead]:

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from sqlalchemy.engine import URL
 
 from app.migrations import migrate
-from app.services import answers, items
+from app.services import answers, items, lookups
 from tests.api.test_response_cache import Replica, replica
 from tests.api.test_statements import statements
 from tests.conftest import make_settings
@@ -32,10 +32,10 @@ LAG_SECONDS, STALE_SECONDS = 20.0, 300.0
 ITEMS, BOOK = ("a", "b"), "default"
 QUERIES = ("", "?known_at=2999-01-01T00:00:00Z")
 REPLICAS = st.integers(0, 2)
-LIST = "list"
-"""What is read or touched is an item, or the list of those of this run."""
+LIST, LOOKUP = "list", "lookup"
+"""What is read or touched is an item, or the list of those of this run; or both items are looked up."""
 SOME_ITEM = st.sampled_from(ITEMS)
-SOMETHING = st.sampled_from([*ITEMS, LIST])
+SOMETHING = st.sampled_from([*ITEMS, LIST, LOOKUP])
 SOME_QUERY = st.sampled_from(QUERIES)
 
 
@@ -129,7 +129,7 @@ class Replicas(RuleBasedStateMachine):
         for node in self.nodes:
             await node.follow()
         for at in range(len(self.nodes)):
-            for item in (*ITEMS, LIST):
+            for item in (*ITEMS, LIST, LOOKUP):
                 for query in QUERIES:
                     await self._read(at, item, query, None)
 
@@ -239,7 +239,7 @@ class Replicas(RuleBasedStateMachine):
 
     async def _race(self, at: int, item: str, query: str, writer: int, *, hears: bool) -> None:
         read, go_on = asyncio.Event(), asyncio.Event()
-        wholes = answers.read, items.list_priced
+        wholes = answers.read, items.list_priced, lookups.look_up
 
         def slow(whole: Any) -> Any:
             async def read_slowly(*arguments: Any, **more: Any) -> Any:
@@ -250,12 +250,12 @@ class Replicas(RuleBasedStateMachine):
 
             return read_slowly
 
-        answers.read, items.list_priced = map(slow, wholes)
+        answers.read, items.list_priced, lookups.look_up = map(slow, wholes)
         reading = asyncio.create_task(self._read(at, item, query, None))
         waiting = asyncio.create_task(read.wait())
         await asyncio.wait([reading, waiting], return_when=asyncio.FIRST_COMPLETED)
-        answers.read, items.list_priced = wholes
-        written = ITEMS[0] if item == LIST else item
+        answers.read, items.list_priced, lookups.look_up = wholes
+        written = item if item in ITEMS else ITEMS[0]
         await self._write(writer, (written,), f"/v1/items/{self.ids[written]}/prices", "POST", {"amount": "7"})
         if hears:
             await self.nodes[at].follow()
@@ -267,19 +267,24 @@ class Replicas(RuleBasedStateMachine):
 
     async def _read(self, at: int, item: str, query: str, least: int | None) -> None:
         node = self.nodes[at]
-        address = f"/v1/items?q={self.run_name}" if item == LIST else f"/v1/items/{self.ids[item]}/price{query}"
+        address = self._address(item, query)
         headers = {} if least is None else {"Pricebook-Min-Seq": str(least)}
         must_know = self._must_know(node, at, item)
         wall, monotonic = node.client.app.state.clocks.wall(), node.monotonic()
         with statements(node.client.app) as seen:
-            answer = await node.client.get(address, headers=headers)
+            if item == LOOKUP:
+                lines = [{"item": self.ids[name]} for name in ITEMS]
+                answer = await node.client.post(address, json={"lines": lines}, headers=headers)
+            else:
+                answer = await node.client.get(address, headers=headers)
         asked = [sql for sql in seen if "question" in sql]
         if answer.status_code == 503:
             assert node.away or (least is not None and least > node.follower.seq), answer.text
             return
         assert answer.status_code == 200, (answer.text, node.away)
-        listed = answer.json()["items"] if item == LIST else []
-        prices = [entry["price"] for entry in listed] or [answer.json()]
+        document = answer.json()
+        listed = document["items"] if item == LIST else []
+        prices = document["prices"] if item == LOOKUP else [entry["price"] for entry in listed] or [document]
         known_seq = prices[0]["known_seq"]
         stale = answer.headers.get("pricebook-stale")
         if item == LIST:
@@ -294,7 +299,8 @@ class Replicas(RuleBasedStateMachine):
             self.answered["database"] += 1
             return
         self.answered["stale" if stale else "memory"] += 1
-        self.answered["list"] += item == LIST
+        if item in (LIST, LOOKUP):
+            self.answered[item] += 1
         assert known_seq >= must_know, "it knows of a change that the replica has not answered with"
         age = STALE_SECONDS if stale else LAG_SECONDS
         late = [change.seq for change in self._about(item) if change.at[at] < monotonic - age]
@@ -307,9 +313,15 @@ class Replicas(RuleBasedStateMachine):
             life = datetime.fromisoformat(until) - datetime.fromisoformat(prices[0]["at"])
             assert monotonic < read_at.monotonic + life.total_seconds(), "beyond its boundary by the database's clock"
 
+    def _address(self, item: str, query: str) -> str:
+        if item == LOOKUP:
+            return "/v1/prices:lookup"
+        return f"/v1/items?q={self.run_name}" if item == LIST else f"/v1/items/{self.ids[item]}/price{query}"
+
     def _about(self, item: str) -> list[Change]:
         """What an answer about the item or, whatever it touches, about the list has to know."""
-        return [change for change in self.changes if item == LIST or item in change.items]
+        touching = {LIST: {*ITEMS, LIST}, LOOKUP: {*ITEMS}}.get(item, {item})
+        return [change for change in self.changes if touching.intersection(change.items)]
 
     def _must_know(self, node: Node, at: int, item: str) -> int:
         """What the replica knows of it: its own writes, and what it followed."""
@@ -340,7 +352,7 @@ def test_no_answer_is_older_than_allowed(fresh_url: URL, monkeypatch: pytest.Mon
         """The notifications are lost."""
 
     monkeypatch.setattr(asyncpg.Connection, "add_listener", hear_nothing)
-    answered = dict.fromkeys(("memory", "stale", "database", "list"), 0)
+    answered = dict.fromkeys(("memory", "stale", "database", LIST, LOOKUP), 0)
     with asyncio.Runner() as runner:
         runner.run(migrate(make_settings(fresh_url, serving_role=postgres.SERVING_ROLE)))
         context = replicas(fresh_url)
@@ -350,7 +362,7 @@ def test_no_answer_is_older_than_allowed(fresh_url: URL, monkeypatch: pytest.Mon
             run_state_machine_as_test(machine, settings=LIMITS)
         finally:
             runner.run(context.__aexit__(None, None, None))
-    assert min(answered[how] for how in ("memory", "database", "list")) > 0, answered
+    assert min(answered[how] for how in ("memory", "database", LIST, LOOKUP)) > 0, answered
     assert answered["stale"] or LIMITS.max_examples < 30, "rare in a short run"
 
 

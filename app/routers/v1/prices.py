@@ -6,6 +6,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Path, Query, Response, status
 
+from app import documents
 from app.access import Scope
 from app.dependencies import (
     MIN_SEQ,
@@ -18,6 +19,7 @@ from app.dependencies import (
     ItemAddress,
     Keep,
     KnownAt,
+    KnownLines,
     KnownSeq,
     MayCorrect,
     PriceMaxAge,
@@ -39,7 +41,7 @@ from app.errors import (
     UnknownPrice,
     UnknownSeq,
 )
-from app.exact_json import DocumentResponse, ExactJsonRoute, requires
+from app.exact_json import ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import POST_PROBLEMS, responses
 from app.response_cache import Offer
@@ -222,9 +224,15 @@ async def void_price(
     response_model=LookupAnswer,
     responses=responses(SeqNotReached, UnknownBook, InvalidRequest, *POST_PROBLEMS),
 )
-async def look_up_prices(data: Lookup, session: Reading) -> Response:
+async def look_up_prices(data: Lookup, session: Reading, memory: KnownLines) -> Response:
     """Up to 1000 items at one instant in one round trip, for a till or a page. A line without a price says why."""
-    return DocumentResponse(await lookups.look_up(session, data))
+    fill = memory.begin()
+    body = memory.find(data)
+    if body is None:
+        answer = await lookups.look_up(session, data)
+        body = documents.encode(answer.document)
+        memory.keep(fill, data, answer)
+    return Response(body, media_type="application/json")
 
 
 @router.get(
