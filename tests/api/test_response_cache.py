@@ -17,6 +17,7 @@ from fastapi import FastAPI
 from sqlalchemy.engine import URL
 
 from app.access import Scope
+from app.feed_position import Position
 from app.main import create_app
 from app.services.price_reads import PriceReads
 from tests.api.test_changes import create, until
@@ -313,6 +314,74 @@ async def test_a_list_is_kept_until_something_of_it_changes(one: Replica, query:
     assert await is_kept()
     await one.delete("/v1/items/sku:C", headers={"If-Match": "*"})
     assert not [item for item in await listed() if item["sku"] == "C"], "archived"
+
+
+LINES = [{"item": "sku:A", "quantity": "5"}, {"item": "sku:N"}, {"item": "sku:none"}]
+
+
+async def look_up(client: Replica, *lines: JSON, **fields: Any) -> JSON:
+    answer = await client.post("/v1/prices:lookup", json={"lines": [*lines], **fields})
+    assert answer.status_code == 200, answer.text
+    document: JSON = answer.json()
+    return document
+
+
+async def test_a_lookup_is_made_of_lines_that_were_asked_for_before(one: Replica) -> None:
+    await create(one, sku="N")
+    await create(one, sku="B", price={"amount": "7", "valid_from": "2024-01-01"})
+    await until(lambda: one.seq == 6)
+    first = await look_up(one, *LINES)
+    await look_up(one, {"item": "sku:B"})
+    before = await samples(one.app)
+    with statements(one.app) as seen:
+        both = await look_up(one, *reversed(LINES), {"item": "sku:B"})
+    assert not seen
+    found = await samples(one.app)
+    assert increases(before, found, READS) == {"hit": 1}
+    counted = increases(before, found, "pricebook_price_reads_total")
+    assert counted == {"answered": 2, "no_price": 1, "unknown_item": 1}
+    assert both["known_seq"] == 6
+    for line in (both["prices"][2], both["prices"][3]):
+        assert (line["at"], line["known_seq"]) == (both["at"], 6)
+        pinned = {"at": both["at"], "known_seq": 6, "quantity": line["quantity"]}
+        assert line == (await one.get(f"/v1/items/{line['item_id']}/price", params=pinned)).json()
+    assert [line["error"] for line in both["prices"][:2]] == ["unknown-item", "no-price"]
+    assert both["at"] >= first["at"]
+    for fields in ({"at": both["at"]}, {"book": "default", "lines": [{"item": "sku:A", "quantity": "6"}]}):
+        with statements(one.app) as seen:
+            await look_up(one, *LINES, **fields)
+        assert len(seen) == 1, "about another instant, for another quantity"
+
+
+@pytest.mark.parametrize("change", ["price", "first price", "created", "book", "lag", "boundary", "not followed"])
+async def test_a_line_goes_with_what_it_depends_on(one: Replica, change: str) -> None:
+    await create(one, sku="N")
+    begins = datetime.now(UTC) + timedelta(hours=1)
+    await until_applied(one, await one.record("2", valid_from=begins.isoformat()))
+    await look_up(one, *LINES)
+    with statements(one.app) as seen:
+        await look_up(one, *LINES)
+    assert not seen
+    match change:
+        case "price":
+            await until_applied(one, await one.record("9"))
+        case "first price":
+            await until_applied(one, await one.record("9", address="/v1/items/sku:N"))
+        case "created":
+            await create(one, sku="none")
+            await until(lambda: one.seq == 6)
+        case "book":
+            await until_applied(one, await _patch(one, "books/default", {"rounding": {"mode": "down"}}))
+        case "lag":
+            one.app.state.clocks.monotonic = lambda: one.app.state.follower.caught_up_at + 3.1
+        case "boundary":
+            one.pass_time(3601)
+            one.app.state.follower.caught_up_at = time.monotonic() + 3601
+        case "not followed":
+            one.app.state.follower.window.start_at(Position(4, None))
+    with statements(one.app) as seen:
+        await look_up(one, *LINES)
+    assert len(seen) >= 1
 
 
 async def test_no_list_outlives_the_first_boundary_of_its_prices(one: Replica) -> None:
