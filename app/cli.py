@@ -30,8 +30,8 @@ def serve() -> None:
 
     # What is imported stays: to look through it for garbage takes time, and finds none. The server collects again.
     gc.disable()
-    # structlog would take the one for tracebacks in colour, which our log has not, and FastAPI the other to look whether
-    # a model is of pydantic's first version. Both together take a tenth of a second and eight megabytes.
+    # structlog would take the one for tracebacks in colour, which our log has not, FastAPI the other to see whether a
+    # model is of pydantic's first version. Both together take a tenth of a second and eight megabytes.
     with absent("rich", "pydantic.v1"):
         from app import server
         from app.settings import load_settings
