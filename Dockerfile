@@ -49,7 +49,7 @@ RUN --mount=type=cache,target=/root/.cache/uv \
     && mkdir /project /system \
     && cd / \
     && find opt/pricebook -cnewer /before ! -type d -exec cp --archive --parents --target-directory=/project {} + \
-    && PYTHONDONTWRITEBYTECODE='' /opt/pricebook/bin/python -c 'import app.cli, app.gunicorn_worker, app.server' \
+    && PYTHONDONTWRITEBYTECODE='' /opt/pricebook/bin/python -c 'import alembic.command, app.cli, app.gunicorn_worker, app.server' \
     && find usr/ -name '*.pyc' -cnewer /before -exec cp --archive --parents --target-directory=/system {} + \
     && echo 'pricebook:x:65532:65532::/nonexistent:/usr/sbin/nologin' >>etc/passwd \
     && echo 'pricebook:x:65532:' >>etc/group \

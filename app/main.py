@@ -114,16 +114,16 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
 
     # The addresses of an item may hold slashes (skus do), so the longer ones come first.
     v1 = f"/{settings.api_version}"
-    app.include_router(prices.router, prefix=v1)
-    app.include_router(books.router, prefix=v1)
-    app.include_router(quotes.router, prefix=v1)
-    app.include_router(imports.router, prefix=v1)
-    app.include_router(changes.router, prefix=v1)
-    app.include_router(exports.router, prefix=v1)
-    app.include_router(keys_router.router, prefix=v1)
-    app.include_router(items.router, prefix=v1)
-    app.include_router(plain_items.router)
-    app.include_router(problem_types.router)
+    prices.router.add_to(app, prefix=v1)
+    books.router.add_to(app, prefix=v1)
+    quotes.router.add_to(app, prefix=v1)
+    imports.router.add_to(app, prefix=v1)
+    changes.router.add_to(app, prefix=v1)
+    exports.router.add_to(app, prefix=v1)
+    keys_router.router.add_to(app, prefix=v1)
+    items.router.add_to(app, prefix=v1)
+    plain_items.router.add_to(app)
+    problem_types.router.add_to(app)
     documentation.install(app)
     problems.install(app)
 

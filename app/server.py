@@ -1,6 +1,7 @@
 """Runs the application under gunicorn's ASGI worker, or under uvicorn: one serving process, as a pod has it."""
 
 import contextlib
+import gc
 import math
 import resource
 import signal
@@ -40,6 +41,10 @@ def serve(settings: Settings) -> None:
     """
     logs.configure(settings)
     listener = claim_ports(settings)
+    # Collections need not look through what is imported: that would take time, and gunicorn's worker would have to copy
+    # the pages that it shares with the master.
+    gc.freeze()
+    gc.enable()
     if settings.server == "uvicorn":
         serve_with_uvicorn(settings, listener)
     else:

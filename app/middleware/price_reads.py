@@ -94,10 +94,12 @@ class PriceReadMiddleware:
             raise
         except Exception as error:  # Whatever it is, the application knows how to say it.
             scope[Tried.SCOPE_KEY] = Tried(error.with_traceback(None), time.perf_counter() - started)
-            await self._app(scope, receive, send)
+        else:
+            note_route(scope, self._route)
+            await self._front.send(scope, send, answer, route=self._route, caller=caller, started=started)
             return
-        note_route(scope, self._route)
-        await self._front.send(scope, send, answer, route=self._route, caller=caller, started=started)
+        # Not while the error is being handled: the metrics would take it for one that cut the answer off.
+        await self._app(scope, receive, send)
 
     def _question(self, path: str, query: bytes) -> _Question | None:
         """What the address asks, if it is written as usual."""

@@ -3,7 +3,7 @@
 from typing import Annotated
 from urllib.parse import urlencode
 
-from fastapi import APIRouter, Query, Response
+from fastapi import Query, Response
 
 from app.access import Scope
 from app.dependencies import MIN_SEQ, Actor, CursorCodec, ItemAddress, Reading, Writing
@@ -12,10 +12,11 @@ from app.exact_json import ExactJsonResponse, ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import POST_PROBLEMS, responses
 from app.routers.headers import LINK, SEQ, answer, link
+from app.routing import Router
 from app.schemas.item import PlainItem, PlainItemCreate
 from app.services import plain_items
 
-router = APIRouter(prefix="/items", tags=["plain form"], route_class=ExactJsonRoute)
+router = Router(prefix="/items", tag="plain form", route_class=ExactJsonRoute)
 
 
 @router.post(

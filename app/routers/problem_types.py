@@ -2,15 +2,16 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+from fastapi import Path
 
 from app import errors
 from app.errors import NotFound
 from app.exact_json import PUBLIC, ExactJsonRoute
 from app.problems import responses
+from app.routing import Router
 from app.schemas.problem import ProblemType
 
-router = APIRouter(prefix="/problems", tags=["problems"], route_class=ExactJsonRoute)
+router = Router(prefix="/problems", tag="problems", route_class=ExactJsonRoute)
 
 Slug = Annotated[str, Path(description="The last part of a problem's `type`", examples=["no-price"])]
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.cluster
 LOOK = """
 import json, os, pathlib, shutil, sys
 from hashlib import sha256
-import app, app.cli, app.gunicorn_worker, app.server
+import alembic.command, app, app.cli, app.gunicorn_worker, app.server
 package = pathlib.Path(app.__path__[0])
 modules = [module for module in list(sys.modules.values()) if getattr(module, "__cached__", None)]
 print(json.dumps({

@@ -50,6 +50,10 @@ async def test_models_and_migrations_agree(owner_url: URL) -> None:
     await engine.dispose()
 
 
+def test_the_revisions_that_serving_knows_are_those_that_alembic_runs() -> None:
+    assert list(migrations.revisions()) == [script.revision for script in reversed(scripts())]
+
+
 async def test_the_first_migration_takes_the_settings_of_the_default_book(fresh_url: URL) -> None:
     settings = make_settings(fresh_url, default_currency="JPY", default_time_zone="Asia/Tokyo")
     assert await migrate(settings) == migrations.head()

@@ -3,6 +3,7 @@
 import signal
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from sqlalchemy.engine import URL
 
 from app.migrations import head
 from tests.support import postgres
-from tests.support.processes import SECRET, free_port, run, running
+from tests.support.processes import SECRET, environment, free_port, run, running
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
@@ -153,3 +154,30 @@ def test_demo(owner_url: URL, tmp_path: Path) -> None:
 
     nobody = run("demo", sample, "--url", "http://127.0.0.1:1", directory=tmp_path)
     assert (nobody.returncode, nobody.stderr.startswith("No service answers at http://127.0.0.1:1")) == (1, True)
+
+
+def test_a_serving_process_has_no_use_for_some_modules_and_collects_garbage(tmp_path: Path) -> None:
+    program = """
+import gc, sys
+from app import cli, settings
+
+def load_settings():
+    from app import server
+    server.serve_with_uvicorn = show
+    given = dict(database_url="postgresql://x/x", secret_key="x" * 32, server="uvicorn", port=PORT, admin_port=ADMIN)
+    return settings.Settings(_env_file=None, **given)
+
+def show(settings, listener):
+    from app.main import create_app
+    create_app(settings)
+    print([name for name in ("alembic", "pydantic.v1", "rich") if sys.modules.get(name)], gc.isenabled())
+
+settings.load_settings = load_settings
+cli.cli(["serve"], standalone_mode=False)
+from app import import_tables
+print(import_tables.Table.__module__)
+"""
+    program = program.replace("PORT", str(free_port())).replace("ADMIN", str(free_port()))
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "[] True\nrich.table\n"), done.stderr

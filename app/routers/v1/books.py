@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Request, Response, status
+from fastapi import Path, Request, Response, status
 
 from app import http_cache
 from app.access import Scope
@@ -19,11 +19,12 @@ from app.exact_json import ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import BODY_PROBLEMS, POST_PROBLEMS, responses
 from app.routers.headers import ETAG, LOCATION, SEQ, answer, link
+from app.routing import Router
 from app.schemas.base import BookKey
 from app.schemas.book import Book, BookCreate, BookList, BookPatch
 from app.services import books
 
-router = APIRouter(prefix="/books", tags=["books"], route_class=ExactJsonRoute)
+router = Router(prefix="/books", tag="books", route_class=ExactJsonRoute)
 
 Key = Annotated[BookKey, Path(description="Key of the book", examples=["default"])]
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from functools import partial
 from typing import Annotated, ClassVar
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import Header, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app import exact_json
@@ -19,6 +19,7 @@ from app.models import ChangeType
 from app.observability.http_metrics import CLIENT_CLOSED_REQUEST
 from app.problems import responses
 from app.routers.headers import CACHE_CONTROL, answer, link
+from app.routing import Router
 from app.schemas.base import Instant
 from app.schemas.change import ChangePage
 
@@ -38,7 +39,7 @@ class _FeedRoute(ExactJsonRoute):
     """Who waits has been told to come again, and whether the client is still there can be asked once only."""
 
 
-router = APIRouter(tags=["feed"], route_class=_FeedRoute)
+router = Router(tag="feed", route_class=_FeedRoute)
 
 Seq = Annotated[int, Query(ge=0, le=2**63 - 1, description="The last change that you have; 0: from the beginning")]
 Types = Annotated[

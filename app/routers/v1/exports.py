@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app import instants
@@ -15,6 +15,7 @@ from app.problems import responses
 from app.routers.caching import BY_KEY, IMMUTABLE
 from app.routers.files import CSV, NDJSON, FileRoute
 from app.routers.headers import CACHE_CONTROL, CONTENT_DISPOSITION, RECORDED_AT, SEQ, answer
+from app.routing import Router
 from app.schemas import examples
 from app.services import exports
 from app.services.exports import Format
@@ -27,7 +28,7 @@ _FILES = {
 }
 
 
-router = APIRouter(tags=["price lists"], route_class=FileRoute)
+router = Router(tag="price lists", route_class=FileRoute)
 
 
 @router.get(

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
+from fastapi import Depends, Header, Path, Query, Request, Response, status
 from fastapi.responses import StreamingResponse
 from pydantic import Field
 from starlette.exceptions import HTTPException
@@ -46,6 +46,7 @@ from app.import_files import CHARSETS
 from app.problems import POST_PROBLEMS, responses
 from app.routers.files import CSV, NDJSON, FileRoute
 from app.routers.headers import CACHE_CONTROL, CONTENT_DISPOSITION, LOCATION, SEQ, answer, link, next_page
+from app.routing import Router
 from app.schemas.base import BookKey, Moment, Rate
 from app.schemas.import_run import ImportList, ImportRows, ImportRun, ImportState, RowStatus
 from app.services import import_reports, import_uploads, imports
@@ -59,7 +60,7 @@ _FORMATS: dict[str, Literal["csv", "ndjson"]] = {
     "application/jsonl": "ndjson",
 }
 
-router = APIRouter(prefix="/imports", tags=["price lists"], route_class=FileRoute)
+router = Router(prefix="/imports", tag="price lists", route_class=FileRoute)
 
 Id = Annotated[UUID, Path(description="Id of the import")]
 Limit = Annotated[int, Query(ge=1, le=1000, description="Most rows of a page")]

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response, status
+from fastapi import Query, Request, Response, status
 
 from app import http_cache
 from app.access import Scope
@@ -36,12 +36,13 @@ from app.idempotency import IDEMPOTENT
 from app.problems import BODY_PROBLEMS, POST_PROBLEMS, responses
 from app.response_cache import ALL_ITEMS, Offer
 from app.routers.headers import ETAG, LOCATION, SEQ, STALE, answer, link, next_page
+from app.routing import Router
 from app.schemas.base import Gtin, Name, Sku
 from app.schemas.item import Item, ItemCreate, ItemList, ItemPatch, PricedItem
 from app.services import items
 from app.services.ledger import Written
 
-router = APIRouter(prefix="/items", tags=["items"], route_class=ExactJsonRoute)
+router = Router(prefix="/items", tag="items", route_class=ExactJsonRoute)
 
 _ITEM = {"item": "$response.body#/id"}
 _LINKS = {

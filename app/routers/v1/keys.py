@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Request, Response, status
+from fastapi import Path, Query, Request, Response, status
 
 from app.access import Scope
 from app.dependencies import Actor, CursorCodec, Keys, Reading, RequestCaller, Writing
@@ -11,10 +11,11 @@ from app.exact_json import ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT, STORED_AS
 from app.problems import POST_PROBLEMS, responses
 from app.routers.headers import CACHE_CONTROL, LOCATION, answer, link, next_page
+from app.routing import Router
 from app.schemas.key import Key, KeyCreate, KeyList, NewKey, WhoAmI
 from app.services import keys
 
-router = APIRouter(tags=["keys"], route_class=ExactJsonRoute)
+router = Router(tag="keys", route_class=ExactJsonRoute)
 
 Id = Annotated[str, Path(description="The key's id: the part between `pb_` and the secret", max_length=100)]
 

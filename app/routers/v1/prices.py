@@ -4,7 +4,7 @@ from decimal import Decimal
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Query, Response, status
+from fastapi import Path, Query, Response, status
 
 from app import documents
 from app.access import Scope
@@ -47,6 +47,7 @@ from app.problems import POST_PROBLEMS, responses
 from app.response_cache import Offer
 from app.routers.caching import IMMUTABLE, cacheable, max_age, priced, tags
 from app.routers.headers import ETAG, SEQ, STALE, answer, link, next_page
+from app.routing import Router
 from app.schemas.price import (
     Lookup,
     LookupAnswer,
@@ -61,7 +62,7 @@ from app.schemas.price import (
 from app.services import answers, histories, lookups, prices, schedules
 from app.services.questions import Moment
 
-router = APIRouter(tags=["prices"], route_class=ExactJsonRoute)
+router = Router(tag="prices", route_class=ExactJsonRoute)
 
 
 @router.get(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import Depends, Query, Request
 from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
@@ -14,10 +14,11 @@ from app.exact_json import ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import POST_PROBLEMS, responses
 from app.routers.headers import answer, link
+from app.routing import Router
 from app.schemas.quote import Quote, QuoteRequest, Verification
 from app.services import quotes
 
-router = APIRouter(tags=["quotes"], route_class=ExactJsonRoute)
+router = Router(tag="quotes", route_class=ExactJsonRoute)
 
 _PROBLEMS = (UnknownBook, UnknownItem, NoPrice, NotForSale, InvalidRequest, *POST_PROBLEMS)
 
