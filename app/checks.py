@@ -7,11 +7,13 @@ from sqlalchemy import text
 
 from app.database import Database
 from app.database_address import display_url
-from app.database_errors import DATABASE_ERRORS, explain
+from app.database_errors import DATABASE_ERRORS, explain, first_line
 from app.errors import ProblemError
+from app.feed_window import Question
 from app.key_token import KeySecret
 from app.readiness import schema_fault
-from app.services import keys
+from app.replica import Replica
+from app.services import changes, keys
 from app.settings import Settings
 
 
@@ -42,12 +44,30 @@ async def run_checks(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding(passed=True, line=f"PostgreSQL {name}.")
         fault = await schema_fault(database)
         yield Finding(passed=fault is None, line=fault or "The schema is the one this version needs.")
+        if database.replica is not None:
+            yield await _replica(database, database.replica)
         if fault is None:
             yield await _keys(database, settings)
     except (ProblemError, *DATABASE_ERRORS) as error:
         yield Finding(passed=False, line=explain(error, database.url))
     finally:
         await database.close()
+
+
+async def _replica(database: Database, replica: Replica) -> Finding:
+    """Whether there is one that has the primary's ledger."""
+    async with database.reading() as session:
+        position = await changes.newest(session)
+    try:
+        async with database.following(lost=lambda: None) as session:
+            found = (await changes.read(session, Question(position.seq, 0))).after_at
+    except DATABASE_ERRORS as error:
+        line = f"DATABASE_READ_URL, {display_url(replica.url)}, cannot be used: {first_line(error)}."
+        return Finding(passed=False, line=line)
+    if found != position.at:
+        line = f"{display_url(replica.url)} lacks the primary's newest change, or has another ledger."
+        return Finding(passed=False, line=line)
+    return Finding(passed=True, line=f"Replica reached: {display_url(replica.url)}")
 
 
 async def _keys(database: Database, settings: Settings) -> Finding:

@@ -53,6 +53,7 @@ PROMISED: dict[str, tuple[str, set[str]]] = {
     "pricebook_retries_total": ("counter", {"cause"}),
     "pricebook_database_up": ("gauge", set()),
     "pricebook_database_circuit_open": ("gauge", set()),
+    "pricebook_database_replica_in_use": ("gauge", set()),
     "pricebook_database_pool_connections": ("gauge", {"pool", "state"}),
     "pricebook_database_pool_limit": ("gauge", {"pool"}),
     "pricebook_database_pool_wait_seconds": ("histogram", {"pool"}),
