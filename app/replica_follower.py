@@ -94,7 +94,7 @@ class ReplicaFollower:
                 page, after_at, *_ = await changes.read(session, Question(position.seq, limit))
         except DATABASE_ERRORS as error:
             return self._leave(ahead, f"it gives no answer: {first_line(error)}")
-        taken = [change for change in page.changes if change.seq <= ahead.next_after]
+        taken = page.changes
         is_proved = False
         if after_at == position.at:
             reached = Position(taken[-1].seq, taken[-1].at) if taken else position
