@@ -183,6 +183,8 @@ class Follower:
         if not self._begun:
             await self._start(session)
             self._begun = True
+            if self._replica is not None:
+                self._replica.begin()
         while True:
             self._woken.clear()
             await self._catch_up(session)

@@ -56,7 +56,8 @@ class ReplicaFollower:
         self._wake = wake
         self._session: ReadSession | None = None
         self._ended = asyncio.Event()
-        self._sought_since = time.monotonic()
+        self._begun = asyncio.Event()
+        self._sought_since = float("inf")
         self._awaited: _Awaited | None = None
         self._pause_seconds = _PAUSE_SECONDS
 
@@ -69,6 +70,10 @@ class ReplicaFollower:
     def found(self) -> bool:
         """Whether there is one to be read."""
         return self._session is not None
+
+    def begin(self) -> None:
+        """The follower has a position, from which the replica can be judged."""
+        self._begun.set()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -99,12 +104,12 @@ class ReplicaFollower:
         if after_at == position.at:
             reached = Position(taken[-1].seq, taken[-1].at) if taken else position
             if taken and reached.at != await self._instant(primary, ahead, reached.seq):
-                return self._leave(ahead, f"it has another ledger: change {reached.seq} is not the primary's")
+                return self._leave(ahead, _another_ledger(reached.seq))
             if is_proved := reached.seq >= awaited.seq:
                 self._replica.prove(reached, awaited.at)
                 self._awaited = None
         elif page.head >= position.seq:
-            return self._leave(ahead, f"it has another ledger: change {position.seq} is not the primary's")
+            return self._leave(ahead, _another_ledger(position.seq))
         else:
             taken = []
         if page.head < awaited.seq and (lag := self._seconds_since(awaited)) > self._lag_seconds:
@@ -142,29 +147,37 @@ class ReplicaFollower:
         return time.monotonic() - awaited.at
 
     async def _find(self) -> None:
+        await self._begun.wait()
+        self._sought_since = time.monotonic()
         while True:
             try:
                 # If it is lost, the follower's next look at it fails, and leaves it.
                 async with self._database.following(lost=self._wake) as session:
-                    if await self._keeps_up(session):
-                        self._session, self._ended = session, asyncio.Event()
-                        self._awaited = None
+                    fault = await self._fault(session)
+                    if fault is None:
+                        self._session, self._ended, self._awaited = session, asyncio.Event(), None
                         self._wake()
                         await self._ended.wait()
                     elif time.monotonic() - self._sought_since > self._lag_seconds:
-                        self._replica.leave("it does not keep up, or has another ledger")
+                        self._replica.leave(fault)
             except Exception as error:  # Whatever it is, the next try comes.
                 self._replica.leave(f"it gives no answer: {first_line(error)}")
             await asyncio.sleep(_AGAIN_SECONDS)
 
-    async def _keeps_up(self, session: ReadSession) -> bool:
-        """Whether it has what the follower has, or comes to it soon."""
+    async def _fault(self, session: ReadSession) -> str | None:
+        """Why the server is not to be read, unless it has what the follower has, or comes to that soon."""
         position = self._position()
         for pause in (0, _AGAIN_SECONDS):
             await asyncio.sleep(pause)
             async with asyncio.timeout(self._lag_seconds):
                 # The follower's own statement: it fails on a replica that lacks the schema of this version.
-                section = await changes.read(session, Question(position.seq, 0))
-            if position.at is not None and section.after_at == position.at:
-                return True
-        return False
+                page, after_at, *_ = await changes.read(session, Question(position.seq, 0))
+            if after_at == position.at:
+                return None
+        if page.head < position.seq:
+            return f"it is behind: it has change {page.head}, and not {position.seq}"
+        return _another_ledger(position.seq)
+
+
+def _another_ledger(seq: int) -> str:
+    return f"it has another ledger: change {seq} is not the primary's"

@@ -1,5 +1,6 @@
 """A primary and a standby that streams from it, and applications that read from the standby."""
 
+import asyncio
 import logging
 import signal
 import tempfile
@@ -59,11 +60,15 @@ class Reads:
         finally:
             await connection.close()
 
+    async def caught_up(self) -> None:
+        """Wait until the standby has all that the primary has."""
+        end = await self.primary.fetchval("SELECT pg_current_wal_insert_lsn()::text")
+        while not await self.ask(f"SELECT pg_last_wal_replay_lsn() >= '{end}'"):  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0.01)
+
     async def pause(self) -> None:
         """Let the standby stay as it is now, with all that the primary has."""
-        seq = await self.primary.fetchval("SELECT seq FROM ledger")
-        while await self.ask("SELECT seq FROM ledger") != seq:
-            pass
+        await self.caught_up()
         await self.ask("SELECT pg_wal_replay_pause()")
         while await self.ask("SELECT pg_get_wal_replay_pause_state()") != "paused":
             pass
@@ -108,7 +113,8 @@ async def reads(_migrated: Pair, caplog: pytest.LogCaptureFixture) -> AsyncItera
     reads = Reads(_migrated, primary, caplog)
     async with replica(_migrated.primary.url) as client:
         await create(client, sku="A", price={"amount": "1", "valid_from": "2024-01-01"})
+    await reads.caught_up()
     yield reads
-    await primary.close()
     _migrated.standby.signal(signal.SIGCONT)
     await reads.resume()
+    await primary.close()
