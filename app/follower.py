@@ -58,6 +58,9 @@ class Follower:
             if database.replica is not None
             else None
         )
+        if database.replica is not None:
+            # Each look proves anew that the replica keeps up.
+            self._poll_seconds = min(self._poll_seconds, database.replica.lag_seconds / 2)
         self._head = 0
         """The last change that the primary is known to have."""
         self._reaching: dict[asyncio.Future[None], int] = {}

@@ -11,19 +11,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
-import structlog
-
 from app.database import Database, ReadSession
-from app.database_errors import DATABASE_ERRORS, first_line
+from app.database_errors import DATABASE_ERRORS, first_line, sqlstate
 from app.feed_position import Position
 from app.feed_window import Page, Question
 from app.replica import Replica
 from app.services import changes
 
-logger = structlog.get_logger(__name__)
-
 _AGAIN_SECONDS = 0.5
 """Between two tries to get to a replica that keeps up."""
+
+_CANCELLED = "40001"
+"""The SQLSTATE of a statement that was in the way of what the standby replays."""
 
 _LEAST_PATIENCE_SECONDS = 0.2
 """So long it has for an answer at the least, whatever it was that took the time before."""
@@ -98,6 +97,8 @@ class ReplicaFollower:
             async with asyncio.timeout(max(_LEAST_PATIENCE_SECONDS, self._lag_seconds - self._seconds_since(awaited))):
                 page, after_at, *_ = await changes.read(session, Question(position.seq, limit))
         except DATABASE_ERRORS as error:
+            if sqlstate(error) == _CANCELLED and self._seconds_since(awaited) <= self._lag_seconds:
+                return await self._rest(ahead)
             return self._leave(ahead, f"it gives no answer: {first_line(error)}")
         taken = page.changes
         is_proved = False
@@ -114,12 +115,9 @@ class ReplicaFollower:
             taken = []
         if page.head < awaited.seq and (lag := self._seconds_since(awaited)) > self._lag_seconds:
             return self._leave(ahead, f"it is behind by {lag:.1f} s: it has change {page.head}, and not {awaited.seq}")
-        if taken or is_proved:
-            self._pause_seconds = _PAUSE_SECONDS
-        else:
-            await asyncio.sleep(self._pause_seconds)
-            self._pause_seconds = min(2 * self._pause_seconds, _MOST_PAUSE_SECONDS)
-            self._wake()
+        if not taken and not is_proved:
+            return await self._rest(ahead)
+        self._pause_seconds = _PAUSE_SECONDS
         return dataclasses.replace(ahead, changes=taken)
 
     def leave(self, reason: str) -> None:
@@ -128,6 +126,12 @@ class ReplicaFollower:
         self._sought_since = time.monotonic()
         self._ended.set()
         self._replica.leave(reason)
+
+    async def _rest(self, ahead: Page) -> Page:
+        await asyncio.sleep(self._pause_seconds)
+        self._pause_seconds = min(2 * self._pause_seconds, _MOST_PAUSE_SECONDS)
+        self._wake()
+        return ahead
 
     def _leave(self, ahead: Page, reason: str) -> Page:
         self.leave(reason)

@@ -84,7 +84,7 @@ class Settings(BaseSettings):
     )
 
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(
-        10, description="Connections for reads kept open; writes have as many again"
+        10, description="Connections for reads kept open; writes have as many again, and so have reads of a replica"
     )
     database_import_pool_size: Annotated[int, Field(ge=1, le=50)] = Field(
         2, description="Connections for imports, beside the others: so many can be planned or applied at once"
