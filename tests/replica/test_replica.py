@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import random
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -19,7 +20,8 @@ from tests.api.test_response_cache import READS, Replica
 from tests.api.test_trouble import slug
 from tests.failover.servers import Server
 from tests.observability.test_metrics import increases, samples, value
-from tests.replica.conftest import Reads, standby
+from tests.replica.coherence import Traffic
+from tests.replica.conftest import LAG_SECONDS, Reads, standby
 from tests.support import postgres
 from tests.support.access import ADMIN_KEY, bearer, make_key
 from tests.support.tcp_proxy import TcpProxy
@@ -360,3 +362,60 @@ async def until_amount(client: Replica, amount: str) -> None:
     while await client.amount() != amount:
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
+
+
+# All of it together
+
+
+async def test_no_answer_is_older_than_it_may_be(reads: Reads, record_property: Callable[[str, object], None]) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    memory = {"response_cache_lag_seconds": LAG_SECONDS}
+    async with reads.service(**memory) as one, reads.service(**memory) as other:
+        for sku in ("B", "C"):
+            await create(one, sku=sku, price={"amount": "1", "valid_from": "2024-01-01"})
+        traffic = Traffic([one, other], seed)
+        before = await samples(one.app)
+        tasks = [asyncio.create_task(work()) for work in (*[traffic.write] * 2, *[traffic.read] * 6)]
+        try:
+            for mishap in (_pause_briefly, _pause_long, _silence, _pause_briefly, _kill, _pause_long):
+                await asyncio.sleep(0.3)
+                await mishap(reads)
+            await until(lambda: standby(one).in_use and standby(other).in_use)
+        finally:
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(isinstance(error, asyncio.CancelledError) for error in ended), (seed, ended)
+        after = await samples(one.app)
+    assert await traffic.faults(reads.primary, LAG_SECONDS) == [], seed
+    assert increases(before, after, READS)["hit"] > 0
+    asked = increases(before, after, "pricebook_database_statement_seconds_count")
+    assert min(asked["reader"], asked["replica"]) > 0
+    record_property(
+        "summary", f"replica: {len(traffic.answers)} answers and {len(traffic.writes)} writes (seed {seed})"
+    )
+
+
+async def _pause_briefly(reads: Reads) -> None:
+    await _pause(reads, LAG_SECONDS / 3)
+
+
+async def _pause_long(reads: Reads) -> None:
+    await _pause(reads, LAG_SECONDS * 2)
+
+
+async def _pause(reads: Reads, seconds: float) -> None:
+    await reads.ask("SELECT pg_wal_replay_pause()")
+    await asyncio.sleep(seconds)
+    await reads.resume()
+
+
+async def _silence(reads: Reads) -> None:
+    reads.pair.standby.signal(signal.SIGSTOP)
+    await asyncio.sleep(LAG_SECONDS * 1.5)
+    reads.pair.standby.signal(signal.SIGCONT)
+
+
+async def _kill(reads: Reads) -> None:
+    reads.pair.standby.end()
+    await asyncio.to_thread(reads.pair.standby.start)
