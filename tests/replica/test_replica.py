@@ -184,9 +184,14 @@ async def test_answers_from_memory_agree_with_the_standby(reads: Reads) -> None:
         assert await client.amount() == "2.00"
         assert await client.amount(pricebook_min_seq=str(seq)) == "2.00"
         assert increases(before, await samples(client.app), READS) == {"hit": 3, "miss": 1, "bypassed": 1}
+        seq = await client.record("3")
+        before = await samples(client.app)
+        # The standby's answer is older than what is known here to have touched it, and so is not kept.
+        assert [await client.amount() for _ in range(2)] == ["1.00", "1.00"]
+        assert increases(before, await samples(client.app), READS) == {"miss": 2}
         await reads.resume()
         await until(lambda: client.seq == seq)
-        assert await client.amount() == "2.00"
+        assert await client.amount() == "3.00"
 
 
 # Trouble
@@ -277,7 +282,7 @@ async def test_what_the_standby_cancels_for_the_sake_of_its_replay_is_answered(r
             await slow
         assert "conflict with recovery" in str(refusal.value.__cause__)
         async with tills(client) as answers:
-            for _ in range(10):
+            for _ in range(5):
                 await more(answers)
                 await _lock_prices(reads)
                 await reads.ask(
@@ -335,7 +340,7 @@ async def _diverge(reads: Reads, rogue: Server) -> None:
             seq = await client.record(amount)
             await until(lambda seq=seq: client.seq == seq)
         assert (await client.amount(), seq) == ("3.00", lost + 1)
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(1)
         assert not standby(client).in_use
         changes = (await body(client, f"/v1/changes?after={behind}&wait=1"))["changes"]
         assert [change["after"]["amount"] for change in changes] == ["2.00", "3.00"]
