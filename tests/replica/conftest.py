@@ -62,7 +62,7 @@ class Reads:
 
     async def caught_up(self) -> None:
         """Wait until the standby has all that the primary has."""
-        end = await self.primary.fetchval("SELECT pg_current_wal_insert_lsn()::text")
+        end = await self.primary.fetchval("SELECT pg_current_wal_flush_lsn()::text")
         while not await self.ask(f"SELECT pg_last_wal_replay_lsn() >= '{end}'"):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.01)
 
