@@ -21,8 +21,8 @@ from app.services import changes
 _AGAIN_SECONDS = 0.5
 """Between two tries to get to a replica that keeps up."""
 
-_CANCELLED = "40001"
-"""The SQLSTATE of a statement that was in the way of what the standby replays."""
+_CANCELLED = {"40001", "57014"}
+"""SQLSTATEs of statements that were in the way of what the standby replays, or ended by somebody for another reason."""
 
 _LEAST_PATIENCE_SECONDS = 0.2
 """So long it has for an answer at the least, whatever it was that took the time before."""
@@ -97,7 +97,7 @@ class ReplicaFollower:
             async with asyncio.timeout(max(_LEAST_PATIENCE_SECONDS, self._lag_seconds - self._seconds_since(awaited))):
                 page, after_at, *_ = await changes.read(session, Question(position.seq, limit))
         except DATABASE_ERRORS as error:
-            if sqlstate(error) == _CANCELLED and self._seconds_since(awaited) <= self._lag_seconds:
+            if sqlstate(error) in _CANCELLED and self._seconds_since(awaited) <= self._lag_seconds:
                 return await self._rest(ahead)
             return self._leave(ahead, f"it gives no answer: {first_line(error)}")
         taken = page.changes

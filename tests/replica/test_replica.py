@@ -221,28 +221,29 @@ async def in_use(client: Replica) -> float:
 
 
 @asynccontextmanager
-async def tills(client: Replica, count: int = 8) -> AsyncIterator[list[httpx2.Response]]:
-    """Read all the time, each as soon as it was answered; all answers are there at the end."""
-    answers: list[httpx2.Response] = []
+async def tills(client: Replica, count: int = 8) -> AsyncIterator[list[list[httpx2.Response]]]:
+    """Read all the time, each as soon as it was answered. No answer is an error."""
+    tills: list[list[httpx2.Response]] = [[] for _ in range(count)]
 
-    async def read() -> None:
+    async def read(answers: list[httpx2.Response]) -> None:
         for path in itertools.cycle((PRICE, "/v1/items", f"{PRICE}?explain=true")):
             answers.append(await client.get(path))  # noqa: PERF401 - it has no end
 
-    tasks = [asyncio.create_task(read()) for _ in range(count)]
+    tasks = [asyncio.create_task(read(answers)) for answers in tills]
     try:
-        yield answers
+        yield tills
     finally:
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
     assert all(isinstance(error, asyncio.CancelledError) for error in ended), ended
-    assert {answer.status_code for answer in answers} == {200}
+    assert {answer.status_code for answers in tills for answer in answers} == {200}
 
 
-async def more(answers: list[httpx2.Response]) -> None:
-    count = len(answers) + 50
-    await until(lambda: len(answers) > count)
+async def more(tills: list[list[httpx2.Response]]) -> None:
+    """Wait until each has had some more answers."""
+    goals = [len(answers) + 6 for answers in tills]
+    await until(lambda: all(len(answers) >= goal for answers, goal in zip(tills, goals, strict=True)))
 
 
 async def test_no_request_fails_because_the_standby_is_killed(reads: Reads) -> None:
@@ -258,7 +259,9 @@ async def test_no_request_fails_because_the_standby_is_killed(reads: Reads) -> N
 
 
 async def test_no_request_fails_because_the_standby_falls_silent(reads: Reads) -> None:
-    async with reads.service(**UNCACHED) as client, tills(client) as answers:
+    # It is not this that ends what waits.
+    patience = {"database_statement_timeout_milliseconds": 600_000, "database_pool_timeout_seconds": 60}
+    async with reads.service(**UNCACHED, **patience) as client, tills(client) as answers:
         await more(answers)
         reads.pair.standby.signal(signal.SIGSTOP)
         await until(lambda: not standby(client).in_use)
@@ -293,6 +296,33 @@ async def test_what_the_standby_cancels_for_the_sake_of_its_replay_is_answered(r
     assert reads.said() == ["reads go to the replica"]
     await reads.ask("ALTER SYSTEM RESET max_standby_streaming_delay")
     await reads.ask("SELECT pg_reload_conf()")
+
+
+async def test_a_look_of_the_follower_that_is_cancelled_is_made_again(reads: Reads) -> None:
+    async with reads.service(**LONG) as client:
+        transaction = reads.primary.transaction()
+        await transaction.start()
+        await reads.primary.execute("LOCK TABLE changes IN ACCESS EXCLUSIVE MODE")
+        # The standby's replay takes the lock as well, and keeps it while it is paused.
+        locks = "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'changes'::regclass AND mode LIKE 'AccessExcl%'"
+        await until_true(reads, locks)
+        await reads.ask("SELECT pg_wal_replay_pause()")
+        await transaction.rollback()
+        seq = await client.record("2")
+        follower = "FROM pg_stat_activity WHERE application_name LIKE '%follower' AND wait_event_type = 'Lock'"
+        for _ in range(2):
+            await until_true(reads, f"SELECT count(*) = 1 {follower}")
+            assert await reads.ask(f"SELECT pg_cancel_backend(pid) {follower}")
+        await reads.resume()
+        await until(lambda: client.seq == seq)
+    assert reads.said() == ["reads go to the replica"]
+
+
+async def until_true(reads: Reads, question: str) -> None:
+    deadline = time.monotonic() + 20
+    while not await reads.ask(question):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
 
 
 async def _read_slowly(database: Database) -> None:
@@ -332,6 +362,7 @@ async def _diverge(reads: Reads, rogue: Server) -> None:
         await reads.ask("SELECT pg_promote()", rogue)
         assert standby(client).in_use, "so far it has what the primary has"
         behind = client.seq
+        waiting = asyncio.create_task(body(client, f"/v1/changes?after={behind}&wait=20"))
         async with reads.away(database_url=postgres.text(rogue.url), database_read_url=None) as other:
             lost = await other.record("666")
         await until(lambda: not standby(client).in_use)
@@ -340,6 +371,7 @@ async def _diverge(reads: Reads, rogue: Server) -> None:
             seq = await client.record(amount)
             await until(lambda seq=seq: client.seq == seq)
         assert (await client.amount(), seq) == ("3.00", lost + 1)
+        assert [change["after"]["amount"] for change in (await waiting)["changes"]] == ["2.00"], "nobody learns of it"
         await asyncio.sleep(1)
         assert not standby(client).in_use
         changes = (await body(client, f"/v1/changes?after={behind}&wait=1"))["changes"]
