@@ -80,7 +80,7 @@ class Database:
         self.circuit = Circuit(
             settings.database_silence_seconds,
             settings.database_connect_timeout_seconds,
-            waiting=lambda: any(engine.pool.checkedout() for engine in primary.values()),
+            waiting=lambda: any(pool.checkedout() for name, pool in self.pools() if name != "replica"),
             answered_at=lambda: self.answered_at,
             explain=lambda error: explain(error, self.url),
         )

@@ -38,12 +38,9 @@ _MIN_SEQ = "pricebook.min_seq"
 
 async def _read_session(database: Connections, request: Request) -> AsyncIterator[ReadSession]:
     # What was known at an instant, only the primary can say: the replica may lack changes that were recorded by then.
-    if ON_PRIMARY in request.scope or "known_at" in request.query_params:
-        session = database.reading()
-    else:
-        session = database.answering(request.scope.get(_MIN_SEQ))
-    async with session as opened:
-        yield opened
+    on_primary = ON_PRIMARY in request.scope or "known_at" in request.query_params
+    async with database.reading() if on_primary else database.answering(request.scope.get(_MIN_SEQ)) as session:
+        yield session
 
 
 async def _read_session_on_primary(database: Connections) -> AsyncIterator[ReadSession]:

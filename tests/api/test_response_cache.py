@@ -395,7 +395,7 @@ async def test_a_read_waits_for_the_change_that_its_caller_has_seen(
         await create(client, sku="A", price={"amount": "1"})
         await client.price()
         waiting = asyncio.create_task(client.amount(pricebook_min_seq="4"))
-        await until(lambda: bool(client.app.state.follower._waiters))
+        await until(lambda: bool(client.app.state.follower._reaching))
         await client.record("2")
         assert not waiting.done()
         client.app.state.follower._woken.set()  # as a notification does

@@ -28,9 +28,9 @@ from tests.support.tcp_proxy import TcpProxy
 
 JSON = dict[str, Any]
 PRICE = "/v1/items/sku:A/price"
-LONG = {"database_read_lag_seconds": 60.0}
+LONG: JSON = {"database_read_lag_seconds": 60.0}
 """For tests of what a standby answers that is kept behind."""
-UNCACHED = {"response_cache_bytes": 0}
+UNCACHED: JSON = {"response_cache_bytes": 0}
 
 
 async def body(client: Replica, path: str, status: int = 200, **options: Any) -> JSON:
@@ -58,6 +58,10 @@ def prices(client: Replica, **headers: str) -> dict[str, Callable[[], Awaitable[
         "list": lambda: of("/v1/items", "items", 0, "price", "amount"),
         "lookup": lambda: of("/v1/prices:lookup", "prices", 0, "amount", **lookup),
     }
+
+
+async def come_to(client: Replica, seq: int) -> None:
+    await until(lambda: client.seq == seq)
 
 
 # What goes where
@@ -155,7 +159,7 @@ async def test_the_follower_follows_the_standby_and_hears_of_changes_from_the_pr
         for amount in range(2, 12):
             seq = await other.record(str(amount))
             # Without a notification it would come half a minute later.
-            await until(lambda seq=seq: client.seq == seq)
+            await come_to(client, seq)
         assert await client.amount() == "11.00"
         await reads.pause()
         seq = await other.record("12")
@@ -260,7 +264,7 @@ async def test_no_request_fails_because_the_standby_is_killed(reads: Reads) -> N
 
 async def test_no_request_fails_because_the_standby_falls_silent(reads: Reads) -> None:
     # It is not this that ends what waits.
-    patience = {"database_statement_timeout_milliseconds": 600_000, "database_pool_timeout_seconds": 60}
+    patience: JSON = {"database_statement_timeout_milliseconds": 600_000, "database_pool_timeout_seconds": 60}
     async with reads.service(**UNCACHED, **patience) as client, tills(client) as answers:
         await more(answers)
         reads.pair.standby.signal(signal.SIGSTOP)
@@ -369,7 +373,7 @@ async def _diverge(reads: Reads, rogue: Server) -> None:
         assert (await client.amount(), client.seq) == ("1.00", behind)
         for amount in ("2", "3"):
             seq = await client.record(amount)
-            await until(lambda seq=seq: client.seq == seq)
+            await come_to(client, seq)
         assert (await client.amount(), seq) == ("3.00", lost + 1)
         assert [change["after"]["amount"] for change in (await waiting)["changes"]] == ["2.00"], "nobody learns of it"
         await asyncio.sleep(1)
@@ -406,7 +410,7 @@ async def until_amount(client: Replica, amount: str) -> None:
 
 async def test_no_answer_is_older_than_it_may_be(reads: Reads, record_property: Callable[[str, object], None]) -> None:
     seed = random.SystemRandom().randrange(10**6)
-    memory = {"response_cache_lag_seconds": LAG_SECONDS}
+    memory: JSON = {"response_cache_lag_seconds": LAG_SECONDS}
     async with reads.service(**memory) as one, reads.service(**memory) as other:
         for sku in ("B", "C"):
             await create(one, sku=sku, price={"amount": "1", "valid_from": "2024-01-01"})
