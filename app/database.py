@@ -88,10 +88,9 @@ class Database:
         self.writer = pooled(settings, "writer", self.url, self.circuit)
         self.importer = pooled(settings, "importer", self.url, self.circuit)
         self._listener = unpooled(settings, self.url, self.circuit)
-        primary = {"reader": self.reader, "writer": self.writer, "importer": self.importer}
-        self._engines = dict(primary)
+        self._engines = {"reader": self.reader, "writer": self.writer, "importer": self.importer}
         tracer = tracer or NoOpTracer()
-        self._statements = [Statements(engine.sync_engine, name, tracer) for name, engine in primary.items()]
+        self._statements = [Statements(engine.sync_engine, name, tracer) for name, engine in self._engines.items()]
         self._read_sessions = async_sessionmaker(self.reader, class_=ReadSession, **_PLAIN)
         self._write_sessions = {
             engine: async_sessionmaker(engine, class_=WriteSession, **_PLAIN) for engine in (self.writer, self.importer)
