@@ -104,15 +104,20 @@ async def _migrated(_pair: Pair, anyio_backend: str) -> Pair:
     return _pair
 
 
+@pytest.fixture(scope="module")
+async def _writer(_migrated: Pair) -> AsyncIterator[Replica]:
+    async with replica(_migrated.primary.url) as client:
+        yield client
+
+
 @pytest.fixture
-async def reads(_migrated: Pair, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Reads]:
+async def reads(_migrated: Pair, _writer: Replica, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Reads]:
     """Both servers as they should be, with the item A, which costs 1."""
     caplog.set_level(logging.INFO)
     primary = await asyncpg.connect(postgres.text(_migrated.primary.url))
     await primary.execute(CLEAR)
     reads = Reads(_migrated, primary, caplog)
-    async with replica(_migrated.primary.url) as client:
-        await create(client, sku="A", price={"amount": "1", "valid_from": "2024-01-01"})
+    await create(_writer, sku="A", price={"amount": "1", "valid_from": "2024-01-01"})
     await reads.caught_up()
     yield reads
     _migrated.standby.signal(signal.SIGCONT)

@@ -225,7 +225,7 @@ async def in_use(client: Replica) -> float:
 
 
 @asynccontextmanager
-async def tills(client: Replica, count: int = 8) -> AsyncIterator[list[list[httpx2.Response]]]:
+async def tills(client: Replica, count: int = 5) -> AsyncIterator[list[list[httpx2.Response]]]:
     """Read all the time, each as soon as it was answered. No answer is an error."""
     tills: list[list[httpx2.Response]] = [[] for _ in range(count)]
 
@@ -289,7 +289,7 @@ async def test_what_the_standby_cancels_for_the_sake_of_its_replay_is_answered(r
             await slow
         assert "conflict with recovery" in str(refusal.value.__cause__)
         async with tills(client) as answers:
-            for _ in range(5):
+            for _ in range(3):
                 await more(answers)
                 await _lock_prices(reads)
                 await reads.ask(
@@ -307,7 +307,8 @@ async def test_a_look_of_the_follower_that_is_cancelled_is_made_again(reads: Rea
         transaction = reads.primary.transaction()
         await transaction.start()
         await reads.primary.execute("LOCK TABLE changes IN ACCESS EXCLUSIVE MODE")
-        # The standby's replay takes the lock as well, and keeps it while it is paused.
+        # The standby's replay takes the lock as well, and keeps it while it is paused. A commit sends it on its way.
+        await reads.ask("SELECT pg_current_xact_id()", reads.pair.primary)
         locks = "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'changes'::regclass AND mode LIKE 'AccessExcl%'"
         await until_true(reads, locks)
         await reads.ask("SELECT pg_wal_replay_pause()")
