@@ -1,5 +1,7 @@
 """`pricebook check`: are the settings right, and is the database fit to serve?"""
 
+import asyncio
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -7,12 +9,16 @@ from sqlalchemy import text
 
 from app.database import Database
 from app.database_address import display_url
-from app.database_errors import DATABASE_ERRORS, explain
+from app.database_errors import DATABASE_ERRORS, explain, first_line
 from app.errors import ProblemError
+from app.feed_window import Question
 from app.key_token import KeySecret
 from app.readiness import schema_fault
-from app.services import keys
+from app.replica import Replica
+from app.services import changes, keys
 from app.settings import Settings
+
+_PAUSE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +48,31 @@ async def run_checks(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding(passed=True, line=f"PostgreSQL {name}.")
         fault = await schema_fault(database)
         yield Finding(passed=fault is None, line=fault or "The schema is the one this version needs.")
+        if database.replica is not None:
+            yield await _replica(database, database.replica)
         if fault is None:
             yield await _keys(database, settings)
     except (ProblemError, *DATABASE_ERRORS) as error:
         yield Finding(passed=False, line=explain(error, database.url))
     finally:
         await database.close()
+
+
+async def _replica(database: Database, replica: Replica) -> Finding:
+    """Whether there is one that comes to the primary's newest change as soon as it has to."""
+    address = f"The replica {display_url(replica.url)}"
+    deadline = time.monotonic() + replica.lag_seconds
+    async with database.reading() as session:
+        position = await changes.newest(session)
+    try:
+        async with database.following(lost=lambda: None) as session:
+            while (await changes.read(session, Question(position.seq, 0))).after_at != position.at:
+                if time.monotonic() > deadline:
+                    return Finding(passed=False, line=f"{address} is behind, or has another ledger.")
+                await asyncio.sleep(_PAUSE_SECONDS)
+    except DATABASE_ERRORS as error:
+        return Finding(passed=False, line=f"{address} cannot be used: {first_line(error)}. Check DATABASE_READ_URL.")
+    return Finding(passed=True, line=f"Replica reached: {display_url(replica.url)}")
 
 
 async def _keys(database: Database, settings: Settings) -> Finding:

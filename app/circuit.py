@@ -211,7 +211,8 @@ class Circuit:
 def _pass_over_ended(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
     """Log what the event loop has to say, unless it is that nobody heard of the end of a connection.
 
-    asyncpg tells it to whoever waits for an answer, and with some of its calls, ended by the same, nobody does.
+    asyncpg tells it to whoever waits for an answer, or for the connection, and with some of its calls, ended by the
+    same, nobody does.
     """
-    if not isinstance(context.get("exception"), asyncpg.ConnectionDoesNotExistError):
+    if not isinstance(context.get("exception"), asyncpg.ConnectionDoesNotExistError | ConnectionError):
         loop.default_exception_handler(context)

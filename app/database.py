@@ -1,4 +1,4 @@
-"""Engines and sessions: one pair for reading, one for writing, of different types.
+"""Engines and sessions: one pair for reading, one for writing, of different types. A replica has a third.
 
 A read is a single statement in its own read-only transaction (the connection is in autocommit mode and PostgreSQL
 refuses writes on it), so it costs one round trip and sees one snapshot. A write is one transaction, committed at the
@@ -8,29 +8,29 @@ edge of the request before the answer is sent.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Any, Literal
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 from uuid import UUID
 
 import structlog
 from opentelemetry.trace import NoOpTracer, Tracer
-from sqlalchemy import CursorResult, Executable, event, text
-from sqlalchemy.engine import ExceptionContext
-from sqlalchemy.exc import DisconnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import NullPool, QueuePool
+from sqlalchemy import CursorResult, Executable, text
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.pool import QueuePool
 
 from app.circuit import Circuit
-from app.database_errors import explain, sqlstate
+from app.database_errors import DATABASE_ERRORS, explain
 from app.database_problems import Commit, translated
+from app.engines import pooled, unpooled
+from app.errors import UnknownBook, UnknownItem, UnknownSeq
 from app.models import ChangeType
 from app.observability import metrics
-from app.observability.statements import Statements, TimedPool
+from app.observability.statements import Statements
+from app.replica import NotOnReplicaError, Replica
 from app.settings import Settings
 
 logger = structlog.get_logger(__name__)
-
-APPLICATION_NAME = "pricebook"
 
 _CLOSE_SECONDS = 2
 """A stop waits no longer for the database to take its leave."""
@@ -39,6 +39,8 @@ _LONG_WORK = text(
     # Sorting and joining a hundred thousand rows should not go by way of the disk.
     "SELECT set_config('work_mem', '64MB', true), set_config('statement_timeout', :milliseconds, true)"
 )
+
+_PLAIN: dict[str, Any] = {"expire_on_commit": False, "autoflush": False}
 
 
 class _Session(AsyncSession):
@@ -51,6 +53,14 @@ class _Session(AsyncSession):
 
 class ReadSession(_Session):
     """A session that PostgreSQL keeps from writing. Each statement is a transaction of its own."""
+
+
+class ReplicaSession(ReadSession):
+    """One on the replica. What it does not find may be there all the same."""
+
+
+UNKNOWN = (UnknownItem, UnknownBook, UnknownSeq)
+"""What is said of things that are not there. Of the replica that says little: it may only not have them yet."""
 
 
 class WriteSession(_Session):
@@ -78,34 +88,66 @@ class Database:
         self.circuit = Circuit(
             settings.database_silence_seconds,
             settings.database_connect_timeout_seconds,
-            waiting=lambda: any(pool.checkedout() for _, pool in self.pools()),
+            waiting=lambda: any(pool.checkedout() for name, pool in self.pools() if name != "replica"),
             answered_at=lambda: self.answered_at,
             explain=lambda error: explain(error, self.url),
         )
-        self.reader = _engine(settings, "reader", self.circuit).execution_options(isolation_level="AUTOCOMMIT")
-        self.writer = _engine(settings, "writer", self.circuit)
-        self.importer = _engine(settings, "importer", self.circuit)
-        self._listener = create_async_engine(
-            settings.sqlalchemy_url, poolclass=NullPool, connect_args=_connect_args(settings, "follower", self.circuit)
-        ).execution_options(isolation_level="AUTOCOMMIT")
+        self.reader = pooled(settings, "reader", self.url, self.circuit)
+        self.writer = pooled(settings, "writer", self.url, self.circuit)
+        self.importer = pooled(settings, "importer", self.url, self.circuit)
+        self._listener = unpooled(settings, self.url, self.circuit)
         self._engines = {"reader": self.reader, "writer": self.writer, "importer": self.importer}
-        self._statements = [
-            Statements(engine.sync_engine, name, tracer or NoOpTracer()) for name, engine in self._engines.items()
-        ]
-        self._read_sessions = async_sessionmaker(
-            self.reader, class_=ReadSession, expire_on_commit=False, autoflush=False
-        )
+        tracer = tracer or NoOpTracer()
+        self._statements = [Statements(engine.sync_engine, name, tracer) for name, engine in self._engines.items()]
+        self._read_sessions = async_sessionmaker(self.reader, class_=ReadSession, **_PLAIN)
         self._write_sessions = {
-            engine: async_sessionmaker(engine, class_=WriteSession, expire_on_commit=False, autoflush=False)
-            for engine in (self.writer, self.importer)
+            engine: async_sessionmaker(engine, class_=WriteSession, **_PLAIN) for engine in (self.writer, self.importer)
         }
+        self.replica: Replica | None = None
+        if (url := settings.sqlalchemy_read_url) is not None:
+            self.replica = Replica(
+                url,
+                lag_seconds=settings.database_read_lag_seconds,
+                silence_seconds=settings.database_silence_seconds,
+            )
+            engine = pooled(settings, "replica", url, self.replica)
+            self._engines["replica"] = engine
+            # What it answers does not tell that the primary is there.
+            Statements(engine.sync_engine, "replica", tracer)
+            self._replica_sessions = async_sessionmaker(engine, class_=ReplicaSession, **_PLAIN)
+            self._replica_follower = unpooled(settings, url, self.replica)
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[ReadSession]:
-        """A session for reads."""
+        """A session for reads on the primary, which has all that was committed before."""
         with translated(Commit()):
             async with self.circuit.asking(), self._read_sessions() as session:
                 yield session
+
+    def answering(self, min_seq: int | None = None) -> AbstractAsyncContextManager[ReadSession]:
+        """A session for an answer that may be a moment old: on the replica, if there is one in use.
+
+        :param min_seq: the answer must know of this change, which the primary has.
+        :raises NotOnReplicaError: from the block, if that is to be done again with :meth:`reading`.
+        """
+        if self.replica is None or not self.replica.may_have(min_seq):
+            return self.reading()
+        return self._answering(self.replica, min_seq)
+
+    @asynccontextmanager
+    async def _answering(self, replica: Replica, min_seq: int | None) -> AsyncIterator[ReadSession]:
+        is_given = False
+        try:
+            async with replica.asking(), self._replica_sessions() as session:
+                if await replica.is_fit(session, min_seq):
+                    is_given = True
+                    yield session
+                    return
+        except (*DATABASE_ERRORS, PoolTimeoutError, *UNKNOWN) as error:
+            if is_given:
+                raise NotOnReplicaError from error
+        async with self.reading() as session:
+            yield session
 
     @asynccontextmanager
     async def writing(self) -> AsyncIterator[WriteSession]:
@@ -143,16 +185,15 @@ class Database:
         :param notified: called at each notification, as far as the server, or what is before it, passes them on.
         :param lost: called when the connection has ended.
         """
-        async with self.circuit.asking(), self._listener.connect() as connection:
-            driver: Any = (await connection.get_raw_connection()).driver_connection
-            try:
-                driver.add_termination_listener(lambda _: lost())
-                await driver.add_listener(channel, lambda *_: notified())
-                async with ReadSession(connection, expire_on_commit=False, autoflush=False) as session:
-                    yield session
-            finally:
-                # It has nothing to lose, and a server that fell silent would be waited for.
-                driver.terminate()
+        async with self.circuit.asking(), _apart(self._listener, lost) as (driver, session):
+            await driver.add_listener(channel, lambda *_: notified())
+            yield session
+
+    @asynccontextmanager
+    async def following(self, *, lost: Callable[[], object]) -> AsyncIterator[ReadSession]:
+        """A session for reads on the replica, which there has to be, on a connection of its own; see above."""
+        async with _apart(self._replica_follower, lost) as (_, session):
+            yield session
 
     @property
     def answered_at(self) -> float:
@@ -175,67 +216,15 @@ class Database:
             logger.warning("connections to the database were not closed in order", seconds=_CLOSE_SECONDS)
 
 
-type _Pool = Literal["reader", "writer", "importer"]
-
-
-def _connect_args(settings: Settings, pool: _Pool | Literal["follower"], circuit: Circuit) -> dict[str, Any]:
-    longest_seconds = settings.database_statement_timeout_milliseconds / 1000
-    if pool == "importer":
-        longest_seconds = max(longest_seconds, settings.import_statement_timeout_seconds)
-    server_settings = {
-        "application_name": f"{APPLICATION_NAME}-follower" if pool == "follower" else APPLICATION_NAME,
-        "statement_timeout": str(settings.database_statement_timeout_milliseconds),
-        "lock_timeout": str(settings.database_lock_timeout_milliseconds),
-        "idle_in_transaction_session_timeout": str(settings.database_idle_transaction_timeout_milliseconds),
-        "timezone": "UTC",
-        # Statements are cached and short: compiling them to machine code costs more than it saves.
-        "jit": "off",
-    }
-    if pool in ("reader", "follower"):
-        server_settings["default_transaction_read_only"] = "on"
-    return {
-        "async_creator_fn": circuit.connect,
-        "timeout": settings.database_connect_timeout_seconds,
-        # asyncpg's own limit is the last resort, for a server that no longer answers at all.
-        "command_timeout": longest_seconds + 5,
-        "server_settings": server_settings,
-    }
-
-
-def _engine(settings: Settings, pool: _Pool, circuit: Circuit) -> AsyncEngine:
-    engine = create_async_engine(
-        settings.sqlalchemy_url,
-        poolclass=TimedPool,
-        pool_logging_name=pool,
-        pool_size=settings.database_import_pool_size if pool == "importer" else settings.database_pool_size,
-        max_overflow=0,
-        # An upload that waits for another import to be compared must not be lost for it.
-        pool_timeout=settings.import_statement_timeout_seconds
-        if pool == "importer"
-        else settings.database_pool_timeout_seconds,
-        pool_use_lifo=True,
-        connect_args=_connect_args(settings, pool, circuit),
-        hide_parameters=True,
-    )
-    event.listen(engine.sync_engine, "checkout", _refuse_ended)
-    event.listen(engine.sync_engine, "handle_error", _give_up)
-    return engine
-
-
-def _refuse_ended(connection: Any, *_: object) -> None:
-    """Let the pool open another connection for one that the server has ended meanwhile. Costs no round trip."""
-    if connection.driver_connection.is_closed():
-        raise DisconnectionError
-
-
-def _give_up(context: ExceptionContext) -> None:
-    """Give up connections that are of no use although they have not ended."""
-    error = context.original_exception
-    if sqlstate(error) == "25006" and context.engine is not None and context.engine.pool.logging_name != "reader":
-        # A primary that became a standby, and so refuses writes: the new one is elsewhere.
-        context.is_disconnect = True
-    elif isinstance(error, TimeoutError) and context.connection is not None:
-        # What the server still says on it, if it does, would be taken for the answer to the next statement's wait.
-        driver: Any = context.connection.connection.driver_connection
-        driver.terminate()
-        context.is_disconnect, context.invalidate_pool_on_disconnect = True, False
+@asynccontextmanager
+async def _apart(engine: AsyncEngine, lost: Callable[[], object]) -> AsyncIterator[tuple[Any, ReadSession]]:
+    """A connection of the driver outside of the pools, and a session on it."""
+    async with engine.connect() as connection:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        try:
+            driver.add_termination_listener(lambda _: lost())
+            async with ReadSession(connection, **_PLAIN) as session:
+                yield driver, session
+        finally:
+            # It has nothing to lose, and a server that fell silent would be waited for.
+            driver.terminate()

@@ -17,6 +17,7 @@ from app.lookup_memory import LookupMemory
 from app.models import ItemKey
 from app.pagination import Cursors
 from app.response_cache import Fill, Offer
+from app.retries import ON_PRIMARY
 from app.schemas.base import BookKey, Moment, Quantity
 from app.services.import_uploads import Limits
 from app.traffic import Place
@@ -30,10 +31,20 @@ async def _database(request: Request) -> Database:
 
 
 Connections = Annotated[Database, Depends(_database)]
-"""For what opens several short sessions; :data:`Reading` and :data:`Writing` give one for the whole request."""
+"""For what opens several short sessions; those below give one for the whole request."""
+
+_MIN_SEQ = "pricebook.min_seq"
+"""Where a request's ASGI scope holds the change that its answer must know of."""
 
 
-async def _read_session(database: Connections) -> AsyncIterator[ReadSession]:
+async def _read_session(database: Connections, request: Request) -> AsyncIterator[ReadSession]:
+    # What was known at an instant, only the primary can say: the replica may lack changes that were recorded by then.
+    on_primary = ON_PRIMARY in request.scope or "known_at" in request.query_params
+    async with database.reading() if on_primary else database.answering(request.scope.get(_MIN_SEQ)) as session:
+        yield session
+
+
+async def _read_session_on_primary(database: Connections) -> AsyncIterator[ReadSession]:
     async with database.reading() as session:
         yield session
 
@@ -49,6 +60,11 @@ async def _write_session(database: Connections, request: Request) -> AsyncIterat
 
 # Function scope ends these before the answer is sent: a commit that fails is never answered with success.
 Reading = Annotated[ReadSession, Depends(_read_session, scope="function")]
+"""For items, prices and quotes, which may be answered by a replica: as of a moment ago, or of ``Pricebook-Min-Seq``."""
+
+ReadingOnPrimary = Annotated[ReadSession, Depends(_read_session_on_primary, scope="function")]
+"""For what is seldom read, and then often right after it was written, by those who cannot say what they have seen."""
+
 Writing = Annotated[WriteSession, Depends(_write_session, scope="function")]
 
 
@@ -169,12 +185,22 @@ async def _wait_for_min_seq(
     ] = None,
 ) -> None:
     if min_seq is not None:
+        request.scope[_MIN_SEQ] = min_seq
         follower: Follower = request.app.state.follower
         await follower.reach(min_seq, seconds=request.app.state.min_seq_wait_seconds)
 
 
 MIN_SEQ = Depends(_wait_for_min_seq)
 """For ``dependencies`` of reads: their callers may say what they have seen, and are answered nothing older."""
+
+
+async def _seen(request: Request) -> int | None:
+    seq: int | None = request.scope.get(_MIN_SEQ)
+    return seq
+
+
+Seen = Annotated[int | None, Depends(_seen)]
+"""The change of ``Pricebook-Min-Seq``, where the operation has :data:`MIN_SEQ`."""
 
 
 async def _offer(request: Request) -> Callable[[Offer], None]:

@@ -26,6 +26,8 @@ class RetryCause(StrEnum):
     SERIALIZATION = "serialization"
     DEADLOCK = "deadlock"
     CONNECTION = "connection"
+    REPLICA = "replica"
+    """It could not answer, or does not know yet what was asked about. The primary is asked."""
 
 
 class ProblemError(Exception):

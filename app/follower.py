@@ -3,18 +3,20 @@
 import asyncio
 import functools
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, nullcontext
 
 import structlog
 
 from app.database import Database, ReadSession
 from app.database_errors import explain
 from app.errors import SeqNotReached
-from app.feed_window import FeedWindow, Page, Question
+from app.feed_position import Position
+from app.feed_window import FeedWindow, Page, Question, RenderedChange
 from app.keyring import KeyRing
 from app.observability import metrics
 from app.observability.metrics import WokenBy
+from app.replica_follower import ReplicaFollower
 from app.response_cache import ResponseCache
 from app.services import changes, ledger
 from app.settings import Settings
@@ -36,7 +38,8 @@ class Follower:
     """Holds the newest changes and wakes those who wait for the next.
 
     It listens for notifications on a connection of its own, outside of the pools, and looks by itself every
-    ``FEED_POLL_SECONDS``: a notification may be lost on its way, behind a pooler all of them.
+    ``FEED_POLL_SECONDS``: a notification may be lost on its way, behind a pooler all of them. That connection is to the
+    primary, which alone can be listened to; the changes come from the replica, if there is one that keeps up.
     """
 
     def __init__(
@@ -53,6 +56,17 @@ class Follower:
         """On the monotonic clock: it has every change that was committed before then."""
         self._poll_seconds = settings.feed_poll_seconds
         self._woken = asyncio.Event()
+        self._replica = (
+            ReplicaFollower(database, database.replica, position=lambda: self._position, wake=self._woken.set)
+            if database.replica is not None
+            else None
+        )
+        if database.replica is not None:
+            # Each look proves anew that the replica keeps up.
+            self._poll_seconds = min(self._poll_seconds, database.replica.lag_seconds / 2)
+        self._head = 0
+        """The last change that the primary is known to have."""
+        self._reaching: dict[asyncio.Future[None], int] = {}
         self._notified = False
         self._behind_since: float | None = None
         self._away_since: float | None = None
@@ -66,6 +80,10 @@ class Follower:
     def seq(self) -> int:
         """The last change that it has."""
         return self.window.seq
+
+    @property
+    def _position(self) -> Position:
+        return Position(self.seq, self.window.at)
 
     @property
     def lag_seconds(self) -> float:
@@ -105,19 +123,31 @@ class Follower:
                 unless.remove_done_callback(wake)
 
     async def reach(self, seq: int, *, seconds: float) -> None:
-        """Wait until it has this change, but no longer than that.
+        """Wait until the primary is known to have this change, but no longer than that.
 
-        :raises SeqNotReached: if it has not come so far by then.
+        :raises SeqNotReached: if it is not by then.
         """
-        deadline = time.monotonic() + seconds
-        while self.seq < seq:
-            if (left := deadline - time.monotonic()) <= 0:
-                raise SeqNotReached(
-                    f"This replica has the changes up to {self.seq}, and not {seq} (Pricebook-Min-Seq).",
-                    retry_after_seconds=1,
-                )
-            # Other changes, and the drain, wake it too.
-            await self.news(self.moves, seconds=left)
+        if seq <= self._head:
+            return
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._reaching[waiter] = seq
+        try:
+            async with asyncio.timeout(seconds):
+                await waiter
+        except TimeoutError:
+            raise SeqNotReached(
+                f"This process has heard of the changes up to {self._head}, and not of {seq} (Pricebook-Min-Seq).",
+                retry_after_seconds=1,
+            ) from None
+        finally:
+            del self._reaching[waiter]
+
+    def _hear_of(self, head: int) -> None:
+        """The primary has changes up to this one."""
+        self._head = head
+        for waiter, seq in self._reaching.items():
+            if seq <= head:
+                _wake(waiter)
 
     def wake_all(self) -> None:
         """Let everybody who waits look again."""
@@ -129,12 +159,13 @@ class Follower:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow during the block."""
-        task = asyncio.create_task(self._follow(), name="follower")
-        try:
-            yield
-        finally:
-            task.cancel()
-            await asyncio.wait([task])
+        async with self._replica.running() if self._replica is not None else nullcontext():
+            task = asyncio.create_task(self._follow(), name="follower")
+            try:
+                yield
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
 
     async def _follow(self) -> None:
         while True:
@@ -158,6 +189,8 @@ class Follower:
         if not self._begun:
             await self._start(session)
             self._begun = True
+            if self._replica is not None:
+                self._replica.begin()
         while True:
             self._woken.clear()
             looked_at = time.monotonic()
@@ -181,27 +214,42 @@ class Follower:
         self._notified = False
         while True:
             looked_at = time.monotonic()
-            page, after_at, floor, key_version = await changes.read(session, Question(self.seq, _AT_ONCE))
+            replica = self._replica if self._replica is not None and self._replica.found else None
+            question = Question(self.seq, _AT_ONCE if replica is None else 0)
+            page, after_at, floor, key_version = await changes.read(session, question)
+            self._hear_of(page.head)
             await self._keys.confirm(session, key_version, looked_at)
             if after_at != self.window.at:
                 logger.warning("the ledger was replaced", followed_to=self.seq, head=page.head)
+                if replica is not None:
+                    # Before the answers of the ledger that is gone are forgotten, lest there be new ones.
+                    replica.leave("the primary has another ledger")
                 await self._start(session)
             elif self.seq < floor or (page.head - self.seq > _MOST_CHANGES and not any(self._traffic.waiting.values())):
                 # Forgotten, or more than there is room for, and nobody to read it along the way.
                 await self._start(session)
-            elif page.changes:
-                self.window.extend(page.changes)
-                for change in page.changes:
-                    self._responses.touch(ledger.touches(change.type, change.item_id, change.book), change.seq)
-                metrics.FEED_CATCH_UPS.labels(cause).inc()
-                self.live = True
-                self.wake_all()
+            else:
+                if replica is not None:
+                    page = await replica.read(session, page, looked_at, limit=_AT_ONCE)
+                if page.changes:
+                    self._take(page.changes)
+                    metrics.FEED_CATCH_UPS.labels(cause).inc()
+                if replica is not None:
+                    # Where one write follows the other, it never has the last one.
+                    self.caught_up_at = max(self.caught_up_at, replica.proved_at)
             if self.seq >= page.head:
                 self._behind_since = None
                 self.caught_up_at = looked_at
                 return
             # Others get their turn between two batches.
             await asyncio.sleep(0)
+
+    def _take(self, news: Sequence[RenderedChange]) -> None:
+        self.window.extend(news)
+        for change in news:
+            self._responses.touch(ledger.touches(change.type, change.item_id, change.book), change.seq)
+        self.live = True
+        self.wake_all()
 
     async def _start(self, session: ReadSession) -> None:
         """Go on after the newest change, at first or again."""

@@ -60,11 +60,14 @@ class LookupMemory:
         """Before the database is asked."""
         return Fill(self._cache.generation, self._clocks.wall(), self._clocks.monotonic())
 
-    def find(self, lookup: Lookup) -> bytes | None:
-        """The ``LookupAnswer`` about now, or ``None`` if the database has to be asked."""
+    def find(self, lookup: Lookup, min_seq: int | None) -> bytes | None:
+        """The ``LookupAnswer`` about now, or ``None`` if the database has to be asked.
+
+        :param min_seq: a change that it must know of.
+        """
         if lookup.at is not None or not self._cache.max_bytes:
             return None
-        if (lines := self._lines(lookup)) is None:
+        if (min_seq or 0) > self._follower.seq or (lines := self._lines(lookup)) is None:
             _MISS.inc()
             return None
         _HIT.inc()

@@ -15,9 +15,10 @@ import structlog
 from fastapi import Request, Response
 
 from app.database import Database
-from app.errors import ProblemError
+from app.errors import ProblemError, RetryCause
 from app.idempotency import FUNCTION_STACK
 from app.observability.metrics import RETRIES
+from app.replica import NotOnReplicaError
 
 logger = structlog.get_logger(__name__)
 
@@ -25,6 +26,10 @@ _MOST = 2
 _PAUSE_SECONDS = (0.01, 0.1)
 _YOUNG_SECONDS = 1.0
 """An older request is answered with its problem, so that its caller hears of it while it still waits."""
+
+
+ON_PRIMARY = "pricebook.on_primary"
+"""Where a request's ASGI scope says that the primary has to answer."""
 
 
 @dataclass(slots=True)
@@ -50,9 +55,7 @@ async def retrying(request: Request, handle: Callable[[Request], Awaitable[Respo
     tried: Tried | None = request.scope.get(Tried.SCOPE_KEY)
     for tries in range(_MOST + 1):
         try:
-            if tried is not None and tries == 0:
-                raise tried.error
-            return await _once(request, handle)
+            return await _on_either(request, handle, tried if tries == 0 else None)
         except ProblemError as error:
             safe = error.retry_cause is not None and (named or not error.may_have_happened)
             if not safe or tries == _MOST or time.monotonic() - began > _YOUNG_SECONDS:
@@ -63,6 +66,20 @@ async def retrying(request: Request, handle: Callable[[Request], Awaitable[Respo
             RETRIES.labels(error.retry_cause).inc()
             logger.warning("request tried again", cause=error.retry_cause, tries=tries + 1, problem=error.slug)
     raise AssertionError  # The last try returns or raises.
+
+
+async def _on_either(
+    request: Request, handle: Callable[[Request], Awaitable[Response]], tried: Tried | None
+) -> Response:
+    """Answer by the primary what the replica could not answer, however long that took to find out."""
+    try:
+        if tried is not None:
+            raise tried.error
+        return await _once(request, handle)
+    except NotOnReplicaError:
+        RETRIES.labels(RetryCause.REPLICA).inc()
+        request.scope[ON_PRIMARY] = True
+        return await _once(request, handle)
 
 
 async def _once(request: Request, handle: Callable[[Request], Awaitable[Response]]) -> Response:

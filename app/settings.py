@@ -29,6 +29,10 @@ class Settings(BaseSettings):
     database_url: SecretStr = Field(
         description="PostgreSQL 18 or later: postgresql://user:password@host:5432/name; several hosts with commas"
     )
+    database_read_url: SecretStr | None = Field(
+        None,
+        description="The same for a replica of it, or one address of several; most reads go there while it keeps up",
+    )
     secret_key: SecretStr = Field(
         min_length=32,
         description="At least 32 random characters; signs cursors and keys. Make one with: openssl rand -base64 48",
@@ -80,7 +84,7 @@ class Settings(BaseSettings):
     )
 
     database_pool_size: Annotated[int, Field(ge=1, le=200)] = Field(
-        10, description="Connections for reads kept open; writes have as many again"
+        10, description="Connections for reads kept open; writes have as many again, and so have reads of a replica"
     )
     database_import_pool_size: Annotated[int, Field(ge=1, le=50)] = Field(
         2, description="Connections for imports, beside the others: so many can be planned or applied at once"
@@ -102,6 +106,10 @@ class Settings(BaseSettings):
     )
     database_idle_transaction_timeout_milliseconds: Annotated[int, Field(ge=1, le=600_000)] = Field(
         15_000, description="How long an open transaction may be idle before PostgreSQL ends it"
+    )
+
+    database_read_lag_seconds: Annotated[float, Field(gt=0, le=60)] = Field(
+        3.0, description="How far the replica of `DATABASE_READ_URL` may be behind before reads go to the primary"
     )
 
     migration_lock_timeout_milliseconds: Annotated[int, Field(ge=1, le=600_000)] = Field(
@@ -175,6 +183,18 @@ class Settings(BaseSettings):
         # People paste postgres:// and postgresql:// URLs; SQLAlchemy would take either for another driver.
         return SecretStr(database_address.normalised(value.get_secret_value()).render_as_string(hide_password=False))
 
+    @field_validator("database_read_url")
+    @classmethod
+    def _normalise_database_read_url(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        url = database_address.normalised(value.get_secret_value())
+        if "target_session_attrs" in url.query:
+            raise ValueError(
+                "names several hosts, or asks for the primary; name one replica, or one address of several"
+            )
+        return SecretStr(url.render_as_string(hide_password=False))
+
     @field_validator("admin_key")
     @classmethod
     def _fit_for_a_header(cls, value: SecretStr | None) -> SecretStr | None:
@@ -216,6 +236,11 @@ class Settings(BaseSettings):
     def sqlalchemy_url(self) -> URL:
         """The database URL for SQLAlchemy and asyncpg."""
         return make_url(self.database_url.get_secret_value())
+
+    @property
+    def sqlalchemy_read_url(self) -> URL | None:
+        """The replica's, if there is one."""
+        return make_url(self.database_read_url.get_secret_value()) if self.database_read_url else None
 
 
 class _WithDefaults(Settings):

@@ -85,6 +85,12 @@ class StateCollector:
             "Whether requests are refused at once because the database is away.",
             self.database.circuit.open,
         )
+        replica = self.database.replica
+        yield GaugeMetricFamily(
+            "pricebook_database_replica_in_use",
+            "Whether reads go to the replica rather than to the primary.",
+            None if replica is None else replica.in_use,
+        )
         head = self.watch.head
         yield GaugeMetricFamily(
             "pricebook_ledger_seq", "Number of the last change, as last looked at.", head.seq if head else None

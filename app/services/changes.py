@@ -110,7 +110,10 @@ _NEWEST = select(Change.seq, Change.at).order_by(Change.seq.desc()).limit(1)
 
 
 async def read(session: ReadSession, question: Question) -> Section:
-    """What there is after a seq, by one SQL statement. The seq may be below the floor or beyond the head."""
+    """What there is after a seq, by one SQL statement. The seq may be below the floor or beyond the head.
+
+    With a limit of 0 the page is of what there is to come to: ``next_after`` and ``next_after_at`` alone.
+    """
     until = min(question.after + _MOST_LOOKED_AT, _GREATEST_SEQ)
     values: dict[str, Any] = {"after": question.after, "until": until, "limit": question.limit}
     if question.types is not None:
@@ -128,7 +131,7 @@ async def read(session: ReadSession, question: Question) -> Section:
                 size += len(change.document)
         # Others get their turn between two slices.
         await asyncio.sleep(0)
-    is_cut = len(changes) == question.limit or size >= PAGE_BYTES
+    is_cut = bool(changes) and (len(changes) == question.limit or size >= PAGE_BYTES)
     ends_at = Position(changes[-1].seq, changes[-1].at) if is_cut else Position(min(until, head), until_at)
     return Section(Page(changes, *ends_at, head), after_at, floor, key_version)
 

@@ -6,8 +6,9 @@ from decimal import Decimal
 from typing import NamedTuple
 
 from app.batches import Batches
-from app.database import Database
+from app.database import UNKNOWN, Database, ReplicaSession
 from app.models import ItemKey
+from app.replica import NotOnReplicaError
 from app.schemas.base import Document
 from app.services import answers, price_lines
 from app.services.answers import AnswerRow
@@ -26,22 +27,37 @@ class Moment(NamedTuple):
     at: datetime | None
 
 
+class _Row(NamedTuple):
+    columns: AnswerRow
+    is_of_replica: bool
+
+
 class PriceReads:
     """The price reads of one process, as far as they are about what is known now."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._batches: Batches[Moment, tuple[ItemKey, Decimal], AnswerRow] = Batches(
+        self._batches: Batches[Moment, tuple[ItemKey, Decimal], _Row] = Batches(
             self._put, most_under_way=_MOST_UNDER_WAY, most_questions=_MOST_QUESTIONS
         )
 
     async def read(self, key: ItemKey, *, moment: Moment, quantity: Decimal) -> Document:
-        """What :func:`app.services.answers.read` says, with everything that was committed before this call."""
+        """What :func:`app.services.answers.read` says, with everything that was committed before this call, or, if
+        there is a replica in use, that this had a moment ago.
+
+        :raises NotOnReplicaError: if the primary has to be asked.
+        """
         with answers.counted():
             row = await self._batches.ask(moment, (key, quantity))
-            return answers.found(row, key, book=moment.book, quantity=quantity)
+            try:
+                return answers.found(row.columns, key, book=moment.book, quantity=quantity)
+            except UNKNOWN as error:
+                if row.is_of_replica:
+                    raise NotOnReplicaError from error
+                raise
 
-    async def _put(self, moment: Moment, lines: Sequence[tuple[ItemKey, Decimal]]) -> Sequence[AnswerRow]:
+    async def _put(self, moment: Moment, lines: Sequence[tuple[ItemKey, Decimal]]) -> Sequence[_Row]:
         values = {"book": moment.book, "at": moment.at, **price_lines.parameters_of(lines)}
-        async with self._database.reading() as session:
-            return await price_lines.answer_rows(session, values)
+        async with self._database.answering() as session:
+            rows = await price_lines.answer_rows(session, values)
+            return [_Row(row, isinstance(session, ReplicaSession)) for row in rows]

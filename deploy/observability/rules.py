@@ -351,6 +351,14 @@ def other_alerts() -> list[Alert]:
             rollout.UID,
         ),
         Alert(
+            "PricebookReplicaNotUsed",
+            "pricebook_database_replica_in_use<self> == 0",
+            "10m",
+            _INSTANCE + " has not read from the replica for 10 minutes",
+            "All of its reads go to the primary: the replica is away, behind, or has another ledger.",
+            runtime.UID,
+        ),
+        Alert(
             "PricebookLedgerViewBehind",
             """
             max by (namespace, job) (pricebook_ledger_seq<self> offset 5m)

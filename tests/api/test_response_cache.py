@@ -353,6 +353,15 @@ async def test_a_lookup_is_made_of_lines_that_were_asked_for_before(one: Replica
         assert len(seen) == 1, "about another instant, for another quantity"
 
 
+async def test_a_lookup_knows_of_what_its_caller_has_seen(one: Replica) -> None:
+    await look_up(one, *LINES)
+    one.app.state.follower._head = 7  # The primary has come so far, and the replica that is followed has not.
+    with statements(one.app) as seen:
+        answer = await one.post("/v1/prices:lookup", json={"lines": LINES}, headers={"Pricebook-Min-Seq": "7"})
+    assert answer.status_code == 200
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize("change", ["price", "first price", "created", "book", "lag", "boundary", "not followed"])
 async def test_a_line_goes_with_what_it_depends_on(one: Replica, change: str) -> None:
     await create(one, sku="N")
@@ -521,7 +530,7 @@ async def test_a_read_waits_for_the_change_that_its_caller_has_seen(
         await create(client, sku="A", price={"amount": "1"})
         await client.price()
         waiting = asyncio.create_task(client.amount(pricebook_min_seq="4"))
-        await until(lambda: bool(client.app.state.follower._waiters))
+        await until(lambda: bool(client.app.state.follower._reaching))
         await client.record("2")
         assert not waiting.done()
         client.app.state.follower._woken.set()  # as a notification does

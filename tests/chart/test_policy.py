@@ -133,15 +133,19 @@ POLICY: chart.Object = {"networkPolicy": {"enabled": True}}
 @pytest.mark.parametrize("name", ["external-host", "sidecar"])
 def test_the_policy_lets_the_service_and_its_migration_reach_the_database(name: str) -> None:
     values = chart.example(chart.CHART / "ci" / f"{name}-values.yaml") | POLICY
-    ports = [values["database"]["external"].get("port", 5432), 7000]
+    external = values["database"]["external"]
+    external["read"] = external.get("read", {"host": "replica"}) | {"port": 5434}
+    ports = [external.get("port", 5432), 7000]
     values["networkPolicy"] = {"enabled": True, "egress": {"databasePorts": ports}}
     objects = chart.render(values)
     (deployment,) = chart.of_kind(objects, "Deployment")
     needed = {
         urlsplit(url).port
         for container in chart.containers(deployment["spec"]["template"]["spec"])
-        if (url := chart.environment(container, objects).get("DATABASE_URL"))
+        for name in ("DATABASE_URL", "DATABASE_READ_URL")
+        if (url := chart.environment(container, objects).get(name))
     }
+    assert 5434 in needed
     for policy in chart.of_kind(objects, "NetworkPolicy"):
         ports = [port["port"] for port in policy["spec"]["egress"][1]["ports"]]
         assert sorted(ports) == sorted(needed | {7000})
@@ -151,8 +155,9 @@ def test_the_policy_lets_through_the_ports_of_urls_that_only_secrets_know() -> N
     values = chart.example(chart.CHART / "ci" / "external-url-values.yaml") | POLICY
     values["database"]["external"] |= {"port": 6432}
     values["database"]["external"]["migration"] |= {"existingSecret": "owner", "port": 5433}
+    values["database"]["external"]["read"] = {"urlKey": "read-url", "port": 5434}
     for policy in chart.of_kind(chart.render(values), "NetworkPolicy"):
-        assert {port["port"] for port in policy["spec"]["egress"][1]["ports"]} == {6432, 5433}
+        assert {port["port"] for port in policy["spec"]["egress"][1]["ports"]} == {6432, 5433, 5434}
 
 
 @pytest.mark.parametrize("name", ["bundled", "external-host", "cnpg"])

@@ -81,6 +81,20 @@ def test_external_hosts_with_migrations_past_the_pooler() -> None:
     assert migrate["SERVING_ROLE"] == "prices_serving"
 
 
+def test_reads_from_a_replica() -> None:
+    serve, migrate = variables(example("external-host"))
+    replica = "postgresql://prices_serving@replica.databases.example:5432/prices?sslmode=verify-full"
+    assert serve["DATABASE_READ_URL"] == replica
+    external = {"existingSecret": "database", "read": {"urlKey": "read-url"}}
+    by_url, _ = variables(chart.render({"database": {"mode": "external", "external": external}}))
+    assert by_url["DATABASE_READ_URL"] == ("database", "read-url")
+    cnpg, _ = variables(example("cnpg"))
+    assert cnpg["DATABASE_READ_URL"] == f"postgresql://pricebook_serving@{NAME}-db-ro:5432/pricebook"
+    # Nobody else, and not unless it is asked for.
+    others = [migrate, *variables(chart.render()), *variables(chart.render({"database": {"mode": "cnpg"}}))]
+    assert [found for found in others if "DATABASE_READ_URL" in found] == []
+
+
 def test_one_external_role_for_everything() -> None:
     serve, migrate = variables(example("sidecar"))
     assert serve["DATABASE_URL"] == migrate["DATABASE_URL"] == "postgresql://pricebook@127.0.0.1:5432/pricebook"

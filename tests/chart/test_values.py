@@ -17,7 +17,7 @@ from tests.support import chart
 SCHEMA: dict[str, Any] = json.loads((chart.CHART / "values.schema.json").read_text())
 
 # Not for `config`: they come from elsewhere in the values, or are the chart's own business.
-_SECRETS = {"database_url", "secret_key", "secret_key_previous", "admin_key"}
+_SECRETS = {"database_url", "database_read_url", "secret_key", "secret_key_previous", "admin_key"}
 NOT_IN_CONFIG = _SECRETS | {"serving_role", "host", "port", "admin_host", "admin_port"}
 # The chart's default is another, for the reason that values.yaml gives.
 OTHER_DEFAULT = {"database_pool_size", "database_import_pool_size"}

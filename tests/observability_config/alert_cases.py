@@ -623,6 +623,20 @@ CASES: dict[str, list[Case]] = {
             },
         ),
     ],
+    "PricebookReplicaNotUsed": [
+        Case(
+            "The primary has had all reads for eleven minutes.",
+            "11m",
+            {f'pricebook_database_replica_in_use{{pod="{POD}"}}': "0x20"},
+            {f"{POD} has not read from the replica for 10 minutes": {"pod": POD}},
+            calm="9m",
+        ),
+        Case(
+            "The replica was left for a while, and is used again.",
+            "15m",
+            {f'pricebook_database_replica_in_use{{pod="{POD}"}}': "1x3 0x5 1x20"},
+        ),
+    ],
     "PricebookLedgerViewBehind": [
         Case(
             "one of two stands still",

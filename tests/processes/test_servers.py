@@ -127,6 +127,12 @@ def test_migrate_and_check(fresh_url: URL, tmp_path: Path) -> None:
     assert (after.returncode, after.stdout.count("ok  ")) == (0, 5), after.stdout
 
     nowhere = "postgresql://till:hunter2@127.0.0.1:1/prices"
+    # The primary keeps up with itself.
+    followed = run("check", directory=tmp_path, **settings, database_read_url=settings["database_url"])
+    assert (followed.returncode, "ok    Replica reached: " in followed.stdout) == (0, True), followed.stdout
+    unfollowed = run("check", directory=tmp_path, **settings, database_read_url=nowhere)
+    assert unfollowed.returncode == 1
+    assert "FAIL  The replica postgresql://till:***@127.0.0.1:1/prices cannot be used: " in unfollowed.stdout
     away = run("check", directory=tmp_path, **settings | {"database_url": nowhere})
     assert away.returncode == 1
     assert "FAIL  The database postgresql://till:***@127.0.0.1:1/prices cannot be used: " in away.stdout

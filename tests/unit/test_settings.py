@@ -56,6 +56,9 @@ def test_sslmode_is_what_asyncpg_calls_ssl(environment: pytest.MonkeyPatch) -> N
         ("DATABASE_URL", "postgresql://till:hunter2@db..example/prices", "db..example, which is no host name"),
         ("ADMIN_PORT", "8000", "same as PORT"),
         ("DATABASE_URL", "postgresql://till:hunter2@db.example", "names no database"),
+        ("DATABASE_READ_URL", "mysql://root:hunter2@db/prices", "names mysql; Pricebook runs on PostgreSQL"),
+        ("DATABASE_READ_URL", "postgresql://till:hunter2@a,b/prices", "names several hosts"),
+        ("DATABASE_READ_LAG_SECONDS", "0", "greater than 0"),
         ("SECRET_KEY", None, "is not set"),
         ("SECRET_KEY", "hunter2", "at least 32"),
         ("API_VERSION", "/v1", "should match"),
@@ -80,6 +83,15 @@ def test_a_wrong_setting_is_named_and_explained(
     assert words in message
     assert "\n" not in message, "one fault, one line"
     assert "hunter2" not in message
+
+
+def test_a_replica_is_optional(environment: pytest.MonkeyPatch) -> None:
+    assert load_settings().sqlalchemy_read_url is None
+    environment.setenv("DATABASE_READ_URL", "postgres://till:hunter2@db-ro.example/prices?sslmode=require")
+    url = load_settings().sqlalchemy_read_url
+    assert url is not None
+    assert (url.drivername, url.host, dict(url.query)) == ("postgresql+asyncpg", "db-ro.example", {"ssl": "require"})
+    assert "hunter2" not in repr(load_settings())
 
 
 def test_secrets_are_not_shown(environment: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from fastapi import Path, Request, Response, status
 
 from app import http_cache
 from app.access import Scope
-from app.dependencies import Actor, IfMatch, IfNoneMatch, MayCorrect, Reading, Writing
+from app.dependencies import Actor, IfMatch, IfNoneMatch, MayCorrect, ReadingOnPrimary, Writing
 from app.errors import (
     CurrencyFixed,
     DuplicateBook,
@@ -54,7 +54,7 @@ async def create_book(data: BookCreate, session: Writing, actor: Actor, request:
 
 
 @router.get("", summary="List the books", dependencies=[requires(Scope.PRICES_READ)], responses=responses())
-async def list_books(session: Reading) -> BookList:
+async def list_books(session: ReadingOnPrimary) -> BookList:
     """All of them, by key; `default` always exists."""
     return await books.list_all(session)
 
@@ -65,7 +65,7 @@ async def list_books(session: Reading) -> BookList:
     dependencies=[requires(Scope.PRICES_READ)],
     responses=responses(UnknownBook, InvalidRequest) | {200: answer(ETAG, links=_LINKS)},
 )
-async def read_book(key: Key, session: Reading, response: Response, if_none_match: IfNoneMatch = None) -> Book:
+async def read_book(key: Key, session: ReadingOnPrimary, response: Response, if_none_match: IfNoneMatch = None) -> Book:
     """Currency, time zone, tax default and rounding policy."""
     book = await books.read(session, key)
     tag = http_cache.version_tag(book.version)

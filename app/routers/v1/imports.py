@@ -22,7 +22,7 @@ from app.dependencies import (
     CursorCodec,
     ImportLimits,
     MayCorrect,
-    Reading,
+    ReadingOnPrimary,
     RequestPlace,
     StillAdmitted,
     Writing,
@@ -252,7 +252,7 @@ def _answered(response: Response, document: ImportRun) -> ImportRun:
     responses=responses(InvalidRequest) | {200: answer(links=next_page("list_imports"))},
 )
 async def list_imports(
-    session: Reading,
+    session: ReadingOnPrimary,
     cursors: CursorCodec,
     book: Annotated[BookKey | None, Query(description="Only those for this book")] = None,
     state: Annotated[ImportState | None, Query(description="Only those in this state")] = None,
@@ -308,7 +308,7 @@ async def apply_import(
 async def read_rows(
     import_id: Id,
     request: Request,
-    session: Reading,
+    session: ReadingOnPrimary,
     database: Connections,
     cursors: CursorCodec,
     status: Annotated[RowStatus | None, Query(description="Only rows of this status")] = None,
@@ -355,7 +355,7 @@ async def read_rows(
     dependencies=[requires(Scope.IMPORTS)],
     responses=responses(UnknownImport, InvalidRequest) | {200: answer(sometimes=[SEQ], links=_LINKS)},
 )
-async def read_import(import_id: Id, session: Reading, response: Response) -> ImportRun:
+async def read_import(import_id: Id, session: ReadingOnPrimary, response: Response) -> ImportRun:
     """Where it stands, and how many rows do what."""
     return _answered(response, await imports.read(session, import_id))
 

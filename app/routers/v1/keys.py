@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import Path, Query, Request, Response, status
 
 from app.access import Scope
-from app.dependencies import Actor, CursorCodec, Keys, Reading, RequestCaller, Writing
+from app.dependencies import Actor, CursorCodec, Keys, ReadingOnPrimary, RequestCaller, Writing
 from app.errors import DuplicateKeyName, InvalidRequest, TooManyKeys, UnknownKey
 from app.exact_json import ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT, STORED_AS
@@ -52,7 +52,7 @@ async def create_key(
     responses=responses(InvalidRequest) | {200: answer(links=next_page("list_keys"))},
 )
 async def list_keys(
-    session: Reading,
+    session: ReadingOnPrimary,
     cursors: CursorCodec,
     revoked: Annotated[keys.Revoked, Query(description="Only revoked keys, only others, or both")] = "false",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -68,7 +68,7 @@ async def list_keys(
     dependencies=[requires(Scope.ADMIN)],
     responses=responses(UnknownKey, InvalidRequest),
 )
-async def read_key(key_id: Id, session: Reading) -> Key:
+async def read_key(key_id: Id, session: ReadingOnPrimary) -> Key:
     """Its name and scopes, and until when it is accepted."""
     return await keys.read(session, key_id)
 

@@ -172,8 +172,9 @@ Call with (dict "root" $ "secret" "name" "key" "key" ["given" "value"]).
 
 {{/*
 The database
-How serving and migrating reach it, by mode: url (of a Secret), or host, port, user, name and the password's Secret. What
-port is in such a URL is not known, and external.port stands for it where a policy needs one.
+How serving, migrating and reading from a replica reach it, by mode: url (of a Secret), or host, port, user, name and the
+password's Secret. What port is in such a URL is not known, and external.port stands for it where a policy needs one. Without
+a replica `read` is empty.
 */}}
 
 {{- define "pricebook.owner" -}}pricebook{{- end -}}
@@ -183,6 +184,7 @@ port is in such a URL is not known, and external.port stands for it where a poli
 {{- $fullname := include "pricebook.fullname" . -}}
 {{- $serve := dict -}}
 {{- $migrate := dict -}}
+{{- $read := dict -}}
 {{- $servingRole := include "pricebook.servingRole" . -}}
 {{- if eq .Values.database.mode "bundled" -}}
 {{- $host := printf "%s-postgres" $fullname -}}
@@ -196,9 +198,11 @@ port is in such a URL is not known, and external.port stands for it where a poli
 {{- $secret := .Values.database.cnpg.servingSecret | default (printf "%s-serving" $fullname) -}}
 {{- $serve = dict "host" $host "port" 5432 "name" "pricebook" "user" $servingRole "secret" $secret "key" "password" -}}
 {{- $migrate = merge (dict "host" $direct "user" (include "pricebook.owner" .) "secret" (printf "%s-app" $cluster)) $serve -}}
+{{- if .Values.database.cnpg.readReplicas -}}{{- $read = merge (dict "host" (printf "%s-ro" $cluster)) $serve -}}{{- end -}}
 {{- else -}}
 {{- $external := .Values.database.external -}}
 {{- $own := $external.migration -}}
+{{- $replica := dict "port" ($external.read.port | default $external.port) -}}
 {{- if $external.host -}}
 {{- $serve = dict "host" $external.host "port" $external.port "name" $external.name "user" $external.user "secret" $external.existingSecret "key" $external.passwordKey "sslMode" $external.sslMode -}}
 {{- $migrate = $serve -}}
@@ -206,6 +210,7 @@ port is in such a URL is not known, and external.port stands for it where a poli
 {{- $migrate = merge (dict "host" ($own.host | default $external.host) "port" ($own.port | default $external.port) "user" $own.user "secret" $own.existingSecret "key" $own.passwordKey) $serve -}}
 {{- end -}}
 {{- $servingRole = $external.servingRole | default $external.user -}}
+{{- with $external.read.host -}}{{- $read = merge (dict "host" .) $replica $serve -}}{{- end -}}
 {{- else -}}
 {{- $serve = dict "secret" $external.existingSecret "urlKey" $external.urlKey "port" $external.port -}}
 {{- $migrate = $serve -}}
@@ -213,10 +218,26 @@ port is in such a URL is not known, and external.port stands for it where a poli
 {{- $migrate = merge (dict "secret" $own.existingSecret "urlKey" $own.urlKey "port" ($own.port | default $external.port)) $serve -}}
 {{- end -}}
 {{- $servingRole = $external.servingRole -}}
+{{- with $external.read.urlKey -}}{{- $read = merge (dict "urlKey" .) $replica $serve -}}{{- end -}}
 {{- end -}}
 {{- if not $own.existingSecret -}}{{- $servingRole = "" -}}{{- end -}}
 {{- end -}}
-{{- toYaml (dict "serve" $serve "migrate" $migrate "servingRole" $servingRole) -}}
+{{- toYaml (dict "serve" $serve "migrate" $migrate "read" $read "servingRole" $servingRole) -}}
+{{- end -}}
+
+{{/* The variable with an address. Call with (dict "name" "DATABASE_URL" "database" dict). */}}
+{{- define "pricebook.databaseUrlEnv" -}}
+{{- with .database -}}
+- name: {{ $.name }}
+{{- if .urlKey }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ .secret }}
+      key: {{ .urlKey }}
+{{- else }}
+  value: {{ printf "postgresql://%s@%s:%s/%s%s" .user .host (include "pricebook.number" .port) .name (ternary (printf "?sslmode=%s" .sslMode) "" (not (empty .sslMode))) | quote }}
+{{- end }}
+{{- end -}}
 {{- end -}}
 
 {{/*
@@ -227,22 +248,18 @@ Call with (dict "root" $ "as" "serve" | "migrate").
 {{- define "pricebook.ownEnv" -}}
 {{- $ways := include "pricebook.database" .root | fromYaml -}}
 {{- $database := index $ways .as -}}
-{{- if $database.urlKey -}}
-- name: DATABASE_URL
-  valueFrom:
-    secretKeyRef:
-      name: {{ $database.secret }}
-      key: {{ $database.urlKey }}
-{{- else -}}
+{{- if not $database.urlKey -}}
 - name: PGPASSWORD
   valueFrom:
     secretKeyRef:
       name: {{ $database.secret }}
       key: {{ $database.key }}
-- name: DATABASE_URL
-  value: {{ printf "postgresql://%s@%s:%s/%s%s" $database.user $database.host (include "pricebook.number" $database.port) $database.name (ternary (printf "?sslmode=%s" $database.sslMode) "" (not (empty $database.sslMode))) | quote }}
 {{- end }}
+{{ include "pricebook.databaseUrlEnv" (dict "name" "DATABASE_URL" "database" $database) }}
 {{- if eq .as "serve" }}
+{{- with $ways.read }}
+{{ include "pricebook.databaseUrlEnv" (dict "name" "DATABASE_READ_URL" "database" .) }}
+{{- end }}
 - name: SECRET_KEY
   valueFrom:
     secretKeyRef:

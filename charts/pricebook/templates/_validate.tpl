@@ -93,6 +93,20 @@ against maxSurge, so the next batch starts, 5 seconds at the least until it is r
 {{- $faults = append $faults (printf "The pods may open %d connections, more than database.maxConnections %d: %s + 2 for migrations + %d of database.reservedConnections; lower the pods or their pools, or raise database.maxConnections together with the server's own limit." $opened $limit $sum $reserved) -}}
 {{- end -}}
 {{- end -}}
+{{/* A replica has of each pod the pool for reads, and the connection that follows the feed; one of several may get all of them. */}}
+{{- if (include "pricebook.database" . | fromYaml).read -}}
+{{- $own := and (eq $database.mode "external") (int $database.external.read.maxConnections) -}}
+{{- $readLimit := $own | default $limit | int -}}
+{{- $opened := add (mul $pods (add1 $pool)) $reserved -}}
+{{- if gt $opened $readLimit -}}
+{{- $faults = append $faults (printf "The pods may open %d connections to the replica, more than %s %d: (%d of %s + %d that a rolling update starts + %d that terminate) x (%d of config.databasePoolSize + 1) + %d of database.reservedConnections; lower the pods or their pools, or raise the limit together with the replica's own." $opened (ternary "database.external.read.maxConnections" "database.maxConnections" (not (empty $own))) $readLimit $max $scale.by $surge $terminating $pool $reserved) -}}
+{{- end -}}
+{{- end -}}
+{{- with $database.cnpg -}}
+{{- if and (eq $database.mode "cnpg") .readReplicas (lt (int .instances) 2) -}}
+{{- $faults = append $faults (printf "database.cnpg.readReplicas is true, but of database.cnpg.instances %d none is a standby; raise the second or leave out the first." (int .instances)) -}}
+{{- end -}}
+{{- end -}}
 
 {{- with .Values.terminationGracePeriodSeconds -}}
 {{- $needed := include "pricebook.stopSeconds" $ | int -}}
@@ -172,6 +186,12 @@ against maxSurge, so the next batch starts, 5 seconds at the least until it is r
 {{- with $database.external -}}
 {{- if not .existingSecret -}}
 {{- $faults = append $faults (printf "database.mode is external, but database.external.existingSecret is empty; name the Secret that holds %s." (ternary (printf "the password of %s under the key %s" .user .passwordKey) (printf "the database's URL under the key %s" .urlKey) (not (empty .host)))) -}}
+{{- end -}}
+{{- if and .read.host (not .host) -}}
+{{- $faults = append $faults "database.external.read.host is set, but database.external.host is empty, so the Secret has whole URLs; put the replica's there too, and name its key in database.external.read.urlKey." -}}
+{{- end -}}
+{{- if and .read.urlKey .host -}}
+{{- $faults = append $faults "database.external.read.urlKey is set, but so is database.external.host, and the Secret has a password alone; set database.external.read.host instead." -}}
 {{- end -}}
 {{- if .migration.existingSecret -}}
 {{- if not (or .host .servingRole) -}}

@@ -97,7 +97,7 @@ def _database() -> list[house.Panel]:
             "get 503 problems and the pod stays ready.",
             Query("pricebook_database_up<instances>", "{{pod}}"),
             [("0", "not reached", "red"), ("1", "reached", "green")],
-            span=8,
+            span=6,
         ),
         house.states(
             "Requests refused at once",
@@ -105,7 +105,15 @@ def _database() -> list[house.Panel]:
             "and Retry-After, and looks for the database twice a second until it is back.",
             Query("pricebook_database_circuit_open<instances>", "{{pod}}"),
             [("0", "served", "green"), ("1", "refused", "red")],
-            span=8,
+            span=6,
+        ),
+        house.states(
+            "Reads go to",
+            "Where each pod reads prices. Without DATABASE_READ_URL it is the primary, and nothing is shown. A replica "
+            "that is away, silent or behind (DATABASE_READ_LAG_SECONDS) is left for the primary.",
+            Query("pricebook_database_replica_in_use<instances>", "{{pod}}"),
+            [("0", "primary", "orange"), ("1", "replica", "green")],
+            span=6,
         ),
         house.graph(
             "Errors of the database",
@@ -116,7 +124,7 @@ def _database() -> list[house.Panel]:
                 "sum by (kind) (rate(pricebook_database_errors_total<instances>[$__rate_interval]))",
                 "{{kind}}",
             ),
-            span=8,
+            span=6,
             stacked=True,
         ),
         house.graph(
