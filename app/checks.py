@@ -48,8 +48,11 @@ async def run_checks(settings: Settings) -> AsyncIterator[Finding]:
         yield Finding(passed=True, line=f"PostgreSQL {name}.")
         fault = await schema_fault(database)
         yield Finding(passed=fault is None, line=fault or "The schema is the one this version needs.")
-        if database.replica is not None:
-            yield await _replica(database, database.replica)
+        if fault is None and database.replica is not None:
+            finding = await _replica(database, database.replica)
+            yield finding
+            if not finding.passed:
+                return
         if fault is None:
             yield await _keys(database, settings)
     except (ProblemError, *DATABASE_ERRORS) as error:
