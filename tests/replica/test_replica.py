@@ -345,7 +345,8 @@ async def _lock_prices(reads: Reads) -> None:
 async def test_a_standby_that_is_not_there_at_the_start_is_said_once(reads: Reads) -> None:
     nowhere = postgres.text(reads.pair.standby.url.set(port=1))
     async with reads.away(database_read_url=nowhere) as client:
-        await asyncio.sleep(1.2)
+        await until(lambda: bool(reads.said()))
+        await asyncio.sleep(1)
         assert (await client.amount(), await in_use(client)) == ("1.00", 0)
     assert reads.said() == ["reads go to the primary"]
 
