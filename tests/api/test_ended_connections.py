@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import itertools
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -26,9 +27,12 @@ async def _ending(engine: AsyncEngine) -> Any:
 
 @pytest.mark.parametrize("pool", ["reader", "writer", "importer"])
 async def test_the_next_connection_is_another(app: FastAPI, client: httpx2.AsyncClient, pool: str) -> None:
+    limits = itertools.count(1)
+
     async def ask() -> httpx2.Response:
         if pool == "reader":
-            return await client.get("/v1/items")
+            # Another list each time, lest it be answered from memory.
+            return await client.get(f"/v1/items?limit={next(limits)}")
         if pool == "writer":
             return await client.post("/v1/items", json=ITEM)
         return await client.post(
