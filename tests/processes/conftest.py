@@ -1,8 +1,9 @@
 """Services in processes of their own have a database of their own."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
+import asyncpg
 import pytest
 from sqlalchemy.engine import URL
 
@@ -21,3 +22,11 @@ def owner_url(server: URL, worker_id: str) -> Iterator[URL]:
     with postgres.database(server, f"pricebook_processes_{worker_id}") as url:
         asyncio.run(migrate(make_settings(url, serving_role=postgres.SERVING_ROLE)))
         yield url
+
+
+@pytest.fixture(scope="session")
+async def owner(owner_url: URL, anyio_backend: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection as its owner, to look behind the API."""
+    connection = await asyncpg.connect(postgres.text(owner_url))
+    yield connection
+    await connection.close()
