@@ -214,6 +214,8 @@ class Database:
                 await asyncio.gather(*(engine.dispose() for engine in self._engines.values()))
         except TimeoutError:
             logger.warning("connections to the database were not closed in order", seconds=_CLOSE_SECONDS)
+        if self.replica is not None:
+            self.replica.close()
 
 
 @asynccontextmanager

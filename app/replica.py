@@ -77,15 +77,19 @@ class Replica:
     def leave(self, reason: str) -> None:
         """Send reads to the primary, those too that wait for the replica, until it is proved to keep up again."""
         self.proved_at = self._milestone_at = float("-inf")
-        for connection in list(self._connections):
-            if not connection.is_closed():
-                connection.terminate()
+        self.close()
         asking, self._asking = self._asking, set()
         for limit in asking:
             limit.reschedule(asyncio.get_running_loop().time())
         if self._said_in_use is not False:
             self._said_in_use = False
             logger.warning("reads go to the primary", replica=display_url(self.url), reason=reason)
+
+    def close(self) -> None:
+        """End every connection, those too that were given up while they were made."""
+        for connection in list(self._connections):
+            if not connection.is_closed():
+                connection.terminate()
 
     @asynccontextmanager
     async def asking(self) -> AsyncIterator[None]:
