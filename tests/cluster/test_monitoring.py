@@ -60,7 +60,10 @@ def test_every_query_of_the_dashboards_has_data(release: Release, images: Images
     from deploy.observability.queries import expressions
 
     with load(release.ns, images.current, *STANDARD_LOAD, "--shedding-allowed"):
-        asked = list(expressions(namespace=release.ns.name, job="pricebook"))
+        # There is no replica of the database here.
+        asked = [
+            one for one in expressions(namespace=release.ns.name, job="pricebook") if "replica_in_use" not in one.expr
+        ]
         empty: list[str] = []
 
         def all_have_data() -> bool:
