@@ -1,11 +1,13 @@
 """Fixtures: one server and one migrated database for each test process, an application over it, a client for it."""
 
 import asyncio
+import inspect
 import logging
 import os
 import re
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
@@ -81,11 +83,24 @@ def database_name(worker_id: str) -> str:
     return f"pricebook_test_{worker_id}"
 
 
+@contextmanager
+def migrated(server: URL, name: str) -> Iterator[URL]:
+    with postgres.database(server, name) as url:
+        asyncio.run(migrate(make_settings(url, serving_role=postgres.SERVING_ROLE)))
+        yield url
+
+
 @pytest.fixture(scope="session")
 def owner_url(server: URL, database_name: str) -> Iterator[URL]:
-    """A migrated database, as its owner."""
-    with postgres.database(server, database_name) as url:
-        asyncio.run(migrate(make_settings(url, serving_role=postgres.SERVING_ROLE)))
+    """The database of the application in this process, as its owner; for coroutines only."""
+    with migrated(server, database_name) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def service_url(server: URL, worker_id: str) -> Iterator[URL]:
+    """A migrated database, as its owner, for services in other processes and threads."""
+    with migrated(server, f"pricebook_services_{worker_id}") as url:
         yield url
 
 
@@ -168,6 +183,20 @@ async def client(app: FastAPI, _client: httpx2.AsyncClient, owner: asyncpg.Conne
         assert time.monotonic() < deadline, "the follower does not follow"
         await asyncio.sleep(0.001)
     return _client
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Refuse what would write where nobody reads.
+
+    The event loop of the application in this process stands still while a test runs that is no coroutine. The
+    notifications of some hundred writes would fill its socket then, and PostgreSQL wait for it, with everybody who
+    drops a database.
+    """
+    for item in items:
+        function = getattr(item, "function", None)
+        still = not inspect.iscoroutinefunction(function)
+        if function and still and "owner_url" in inspect.signature(function).parameters:
+            raise pytest.UsageError(f"{item.nodeid} is no coroutine: let it ask for service_url, not owner_url")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -200,8 +200,8 @@ NASTY = [
 
 
 @pytest.mark.parametrize("form", ["json", "console"])
-def test_each_request_is_one_line_of_the_log(owner_url: URL, tmp_path: Path, form: str) -> None:
-    url = postgres.text(postgres.as_serving_role(owner_url))
+def test_each_request_is_one_line_of_the_log(service_url: URL, tmp_path: Path, form: str) -> None:
+    url = postgres.text(postgres.as_serving_role(service_url))
     settings = {"database_url": url, "secret_key": processes.SECRET, "log_format": form}
     asked = 0
     with processes.running("serve", tmp_path, **settings) as service, httpx2.Client(base_url=service.api) as client:

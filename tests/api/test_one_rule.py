@@ -28,7 +28,7 @@ from sqlalchemy.engine import URL
 
 from app.main import create_app
 from app.settings import Settings
-from tests.conftest import CLEAR
+from tests.conftest import CLEAR, make_settings
 from tests.support import postgres
 
 DAY = timedelta(days=1)
@@ -339,9 +339,9 @@ class Ledger(RuleBasedStateMachine):
             assert beyond.json()["type"] == "/problems/unknown-seq"
 
 
-def test_every_read_gives_the_answer_of_the_rule(settings: Settings, owner_url: URL) -> None:
-    with api_of(settings) as api:
-        machine = type("Bound", (Ledger,), {"api": api, "owner": owner_url})
+def test_every_read_gives_the_answer_of_the_rule(service_url: URL) -> None:
+    with api_of(make_settings(postgres.as_serving_role(service_url))) as api:
+        machine = type("Bound", (Ledger,), {"api": api, "owner": service_url})
         run_state_machine_as_test(machine, settings=LIMITS)
 
 

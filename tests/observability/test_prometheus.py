@@ -22,11 +22,11 @@ SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_co
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
-def test_what_prometheus_knows_after_some_traffic(owner_url: URL, tmp_path: Path, kind: str) -> None:
+def test_what_prometheus_knows_after_some_traffic(service_url: URL, tmp_path: Path, kind: str) -> None:
     trace = f"{'0' * 31}{len(kind):x}"
     with (
         collector() as received,
-        serving(owner_url, tmp_path, received.endpoint, server=kind, ledger_watch_seconds=0.2) as service,
+        serving(service_url, tmp_path, received.endpoint, server=kind, ledger_watch_seconds=0.2) as service,
         prometheus.scraping(service.admin.removeprefix("http://"), tmp_path) as prom,
         httpx2.Client(base_url=service.api) as client,
     ):
@@ -68,8 +68,8 @@ def test_what_prometheus_knows_after_some_traffic(owner_url: URL, tmp_path: Path
         assert received.wait_for(lambda span: span.trace_id == trace)
 
 
-def test_metrics_are_to_be_had_while_the_api_is_overloaded(owner_url: URL, tmp_path: Path) -> None:
-    url = postgres.text(postgres.as_serving_role(owner_url))
+def test_metrics_are_to_be_had_while_the_api_is_overloaded(service_url: URL, tmp_path: Path) -> None:
+    url = postgres.text(postgres.as_serving_role(service_url))
     options = {
         "database_url": url,
         "secret_key": SECRET,
@@ -81,7 +81,7 @@ def test_metrics_are_to_be_had_while_the_api_is_overloaded(owner_url: URL, tmp_p
 
     async def overload(api: str, admin: str) -> tuple[list[int], list[str]]:
         """What became of 40 writes, of which one waits for a lock and the others for its connection."""
-        owner = await asyncpg.connect(postgres.text(owner_url))
+        owner = await asyncpg.connect(postgres.text(service_url))
         async with httpx2.AsyncClient(base_url=api, timeout=30) as client, owner.transaction():
             await owner.execute("UPDATE ledger SET seq = seq")
             writes = [asyncio.create_task(client.post("/items/", json={"name": "x", "price": 1})) for _ in range(40)]

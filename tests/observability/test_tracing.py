@@ -35,10 +35,10 @@ SERVER, CLIENT = SpanKind.SERVER.value + 1, SpanKind.CLIENT.value + 1
 
 
 @contextmanager
-def serving(owner_url: URL, directory: Path, endpoint: str, **settings: object) -> Iterator[Service]:
+def serving(service_url: URL, directory: Path, endpoint: str, **settings: object) -> Iterator[Service]:
     """The service as a process that sends its spans to the endpoint."""
     options: dict[str, object] = {"otel_exporter_otlp_endpoint": endpoint, "otel_bsp_schedule_delay": 100, **settings}
-    url = postgres.text(postgres.as_serving_role(owner_url))
+    url = postgres.text(postgres.as_serving_role(service_url))
     with running("serve", directory, database_url=url, secret_key=SECRET, **options) as service:
         yield service
 
@@ -65,10 +65,10 @@ KEY = "hunter2-hunter2-hunter2-hunter2-hunter2"
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
-def test_a_request_with_its_statements(owner_url: URL, tmp_path: Path, kind: str) -> None:
+def test_a_request_with_its_statements(service_url: URL, tmp_path: Path, kind: str) -> None:
     with (
         collector() as received,
-        serving(owner_url, tmp_path, received.endpoint, server=kind, admin_key=KEY) as service,
+        serving(service_url, tmp_path, received.endpoint, server=kind, admin_key=KEY) as service,
     ):
         httpx2.post(f"{service.api}/v1/items", json={"name": "x", "sku": f"TRACED-{kind}", "price": {"amount": 1}})
         headers = {**SAMPLED, "X-Request-Id": "till-7.1", "Authorization": f"Bearer {KEY}"}
@@ -115,8 +115,8 @@ def test_a_request_with_its_statements(owner_url: URL, tmp_path: Path, kind: str
         assert secret.encode() not in sent, secret
 
 
-def test_failures_and_what_is_not_sampled(owner_url: URL, tmp_path: Path) -> None:
-    with collector() as received, serving(owner_url, tmp_path, received.endpoint) as service:
+def test_failures_and_what_is_not_sampled(service_url: URL, tmp_path: Path) -> None:
+    with collector() as received, serving(service_url, tmp_path, received.endpoint) as service:
         httpx2.get(f"{service.api}/v1/books", headers={"traceparent": f"00-{TRACE}-{PARENT}-00"})
         item = {"name": "PRIVATE", "sku": "TWICE-1"}
         statuses = [httpx2.post(f"{service.api}/v1/items", json=item).status_code for _ in range(2)]
@@ -138,7 +138,7 @@ def test_failures_and_what_is_not_sampled(owner_url: URL, tmp_path: Path) -> Non
     assert b"TWICE" not in sent
 
 
-def test_the_variables_of_opentelemetry_are_honoured(owner_url: URL, tmp_path: Path) -> None:
+def test_the_variables_of_opentelemetry_are_honoured(service_url: URL, tmp_path: Path) -> None:
     with collector() as received:
         options = {
             "otel_exporter_otlp_traces_endpoint": f"{received.endpoint}/own/path",
@@ -146,16 +146,16 @@ def test_the_variables_of_opentelemetry_are_honoured(owner_url: URL, tmp_path: P
             "otel_service_name": "till",
             "otel_resource_attributes": "deployment.environment.name=test,service.name=ignored",
         }
-        with serving(owner_url, tmp_path, "http://127.0.0.1:1", **options) as service:
+        with serving(service_url, tmp_path, "http://127.0.0.1:1", **options) as service:
             httpx2.get(f"{service.api}/items/")
             (root,) = received.wait_for(roots("GET /items/"))
     assert (root.resource["service.name"], root.resource["deployment.environment.name"]) == ("till", "test")
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
-def test_the_last_spans_are_sent_at_the_stop(owner_url: URL, tmp_path: Path, kind: str) -> None:
+def test_the_last_spans_are_sent_at_the_stop(service_url: URL, tmp_path: Path, kind: str) -> None:
     with collector() as received:
-        with serving(owner_url, tmp_path, received.endpoint, server=kind, otel_bsp_schedule_delay=60_000) as service:
+        with serving(service_url, tmp_path, received.endpoint, server=kind, otel_bsp_schedule_delay=60_000) as service:
             httpx2.get(f"{service.api}/items/", headers=SAMPLED)
             assert not received.spans
             code, output = service.stop(signal.SIGTERM)
@@ -175,12 +175,12 @@ def ask(service: Service, count: int) -> float:
     return longest
 
 
-def test_an_unreachable_collector_costs_nobody_anything(owner_url: URL, tmp_path: Path) -> None:
+def test_an_unreachable_collector_costs_nobody_anything(service_url: URL, tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     # It gives up after five seconds or more, so that a request that waited for it would show. A small queue: spans are
     # dropped too.
     limits = {"otel_exporter_otlp_timeout": 10, "otel_bsp_max_queue_size": 20, "otel_bsp_max_export_batch_size": 10}
-    with serving(owner_url, tmp_path, nowhere, **limits) as service:
+    with serving(service_url, tmp_path, nowhere, **limits) as service:
         assert ask(service, 100) < 5
         reason = wait_for_line(service, "spans not delivered")["reason"]
         assert "Connection refused" in reason
@@ -193,10 +193,10 @@ def test_an_unreachable_collector_costs_nobody_anything(owner_url: URL, tmp_path
     assert others == []
 
 
-def test_a_collector_that_refuses_and_then_takes(owner_url: URL, tmp_path: Path) -> None:
+def test_a_collector_that_refuses_and_then_takes(service_url: URL, tmp_path: Path) -> None:
     with collector() as received:
         received.status = 401
-        with serving(owner_url, tmp_path, received.endpoint) as service:
+        with serving(service_url, tmp_path, received.endpoint) as service:
             ask(service, 1)
             assert "401" in wait_for_line(service, "spans not delivered")["reason"]
             for _ in range(3):
@@ -208,10 +208,10 @@ def test_a_collector_that_refuses_and_then_takes(owner_url: URL, tmp_path: Path)
             assert len(lines(service, "spans not delivered")) == 1
 
 
-def test_a_collector_that_hangs_delays_the_stop_for_a_bounded_time(owner_url: URL, tmp_path: Path) -> None:
+def test_a_collector_that_hangs_delays_the_stop_for_a_bounded_time(service_url: URL, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         endpoint = f"http://127.0.0.1:{hanging.getsockname()[1]}"
-        with serving(owner_url, tmp_path, endpoint, otel_exporter_otlp_timeout=60) as service:
+        with serving(service_url, tmp_path, endpoint, otel_exporter_otlp_timeout=60) as service:
             assert ask(service, 20) < 5
             assert service.stop(signal.SIGTERM)[0] == 0  # within 20 seconds, that is
             assert lines(service, "spans lost")[0]["reason"] == "the collector did not take them within 5 seconds"

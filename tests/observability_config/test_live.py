@@ -71,13 +71,13 @@ def traffic(service: Service) -> Iterator[None]:
         sender.result()
 
 
-def test_every_expression_gives_data(owner_url: URL, tmp_path: Path) -> None:
+def test_every_expression_gives_data(service_url: URL, tmp_path: Path) -> None:
     prometheus.program("prometheus")
-    url = postgres.text(postgres.as_serving_role(owner_url))
+    url = postgres.text(postgres.as_serving_role(service_url))
     # What is said of a replica needs one; a server that is always level with itself will do.
     settings = {"database_lock_timeout_milliseconds": 50, "ledger_watch_seconds": 0.5, "database_read_url": url}
     with running("serve", tmp_path, database_url=url, secret_key=SECRET, **settings) as service:
-        asyncio.run(fail_once(owner_url, service))
+        asyncio.run(fail_once(service_url, service))
         target = service.admin.removeprefix("http://")
         labels = {"namespace": NAMESPACE, "pod": POD}
         groups = rule_file.groups(rule_file.Values(namespace=NAMESPACE, job=JOB))
@@ -96,9 +96,9 @@ def has_data(server: prometheus.Prometheus, expr: str) -> bool:
     return any(math.isfinite(value) for _, value in server.query(expr))
 
 
-async def fail_once(owner_url: URL, service: Service) -> None:
+async def fail_once(service_url: URL, service: Service) -> None:
     """A write that finds the ledger locked, and so an answer 503."""
-    connection = await asyncpg.connect(postgres.text(owner_url))
+    connection = await asyncpg.connect(postgres.text(service_url))
     try:
         async with connection.transaction():
             await connection.execute("SELECT 1 FROM ledger FOR UPDATE")

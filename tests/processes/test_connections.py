@@ -24,8 +24,8 @@ GET = b"GET /problems HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @pytest.fixture
-def settings(owner_url: URL, kind: str) -> dict[str, object]:
-    url = postgres.text(postgres.as_serving_role(owner_url))
+def settings(service_url: URL, kind: str) -> dict[str, object]:
+    url = postgres.text(postgres.as_serving_role(service_url))
     return {"server": kind, "database_url": url, "secret_key": SECRET}
 
 
@@ -145,7 +145,7 @@ def test_an_interrupt_stops_at_once(settings: dict[str, object], tmp_path: Path,
     assert "Traceback" not in output
 
 
-def test_requests_that_do_not_end_are_cut_off(owner_url: URL, settings: dict[str, object], tmp_path: Path) -> None:
+def test_requests_that_do_not_end_are_cut_off(service_url: URL, settings: dict[str, object], tmp_path: Path) -> None:
     with (
         running("serve", tmp_path, **settings, drain_seconds=0, graceful_timeout_seconds=1) as service,
         connection(service) as slow,
@@ -180,11 +180,11 @@ def test_an_answer_before_the_end_of_the_body_says_whether_the_connection_ends(
 
 
 async def test_more_requests_than_the_limit_are_refused_at_once(
-    owner_url: URL, settings: dict[str, object], tmp_path: Path
+    service_url: URL, settings: dict[str, object], tmp_path: Path
 ) -> None:
     limit = 5
     with running("serve", tmp_path, **settings, max_concurrent_requests=limit) as service:
-        owner = await asyncpg.connect(postgres.text(owner_url))
+        owner = await asyncpg.connect(postgres.text(service_url))
         async with httpx2.AsyncClient(base_url=service.api, timeout=20) as client:
             async with owner.transaction():
                 await owner.execute("UPDATE ledger SET seq = seq")
@@ -214,7 +214,7 @@ async def test_more_requests_than_the_limit_are_refused_at_once(
 
 
 async def test_a_client_that_goes_away_is_no_failure_of_the_service(
-    owner_url: URL, settings: dict[str, object], kind: str, tmp_path: Path
+    service_url: URL, settings: dict[str, object], kind: str, tmp_path: Path
 ) -> None:
     # gunicorn ends its request; uvicorn finishes it, for nobody.
     status, outcome = (499, "abandoned") if kind == "gunicorn" else (200, "answered")
@@ -228,7 +228,7 @@ async def test_a_client_that_goes_away_is_no_failure_of_the_service(
             in_use = 'pricebook_database_pool_connections{pool="writer",state="in_use"} 1.0'
             return in_use in httpx2.get(f"{service.admin}/metrics").text
 
-        owner = await asyncpg.connect(postgres.text(owner_url))
+        owner = await asyncpg.connect(postgres.text(service_url))
         async with owner.transaction():
             await owner.execute("UPDATE ledger SET seq = seq")
             async with httpx2.AsyncClient(base_url=service.api, timeout=60) as client:

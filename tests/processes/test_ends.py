@@ -20,8 +20,8 @@ def child_of(pid: int) -> int:
     return int(child)
 
 
-def test_a_process_whose_worker_dies_ends_too(owner_url: URL, tmp_path: Path) -> None:
-    url = postgres.text(postgres.as_serving_role(owner_url))
+def test_a_process_whose_worker_dies_ends_too(service_url: URL, tmp_path: Path) -> None:
+    url = postgres.text(postgres.as_serving_role(service_url))
     with running("serve", tmp_path, database_url=url, secret_key=SECRET, server="gunicorn") as service:
         os.kill(child_of(service.process.pid), signal.SIGKILL)
         assert service.process.wait(timeout=10) == 1
@@ -31,8 +31,8 @@ def test_a_process_whose_worker_dies_ends_too(owner_url: URL, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
-def test_a_database_that_falls_silent_does_not_hold_up_the_stop(owner_url: URL, tmp_path: Path, kind: str) -> None:
-    with TcpProxy(postgres.as_serving_role(owner_url)).open() as proxy:
+def test_a_database_that_falls_silent_does_not_hold_up_the_stop(service_url: URL, tmp_path: Path, kind: str) -> None:
+    with TcpProxy(postgres.as_serving_role(service_url)).open() as proxy:
         url = postgres.text(proxy.url)
         settings = {"database_url": url, "secret_key": SECRET, "server": kind, "drain_seconds": 0}
         with running("serve", tmp_path, **settings) as service:
@@ -49,8 +49,8 @@ def test_a_database_that_falls_silent_does_not_hold_up_the_stop(owner_url: URL, 
     assert took < 15, "each connection was waited for"
 
 
-def test_a_migration_that_waits_hears_the_signal_to_stop(owner_url: URL, tmp_path: Path) -> None:
-    nowhere = postgres.text(owner_url.set(host="127.0.0.1", port=1, query={}))
+def test_a_migration_that_waits_hears_the_signal_to_stop(service_url: URL, tmp_path: Path) -> None:
+    nowhere = postgres.text(service_url.set(host="127.0.0.1", port=1, query={}))
     service = start("migrate", tmp_path, database_url=nowhere, migration_wait_seconds=60)
     deadline = time.monotonic() + 20
     while "migration waits" not in service.log.read_text():

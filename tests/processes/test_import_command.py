@@ -42,9 +42,9 @@ SADDLE,Saddle,25,,19,2101-01-01
 
 
 @pytest.fixture(scope="module")
-def address(owner_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def address(service_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service."""
-    url = postgres.text(postgres.as_serving_role(owner_url))
+    url = postgres.text(postgres.as_serving_role(service_url))
     with running("serve", tmp_path_factory.mktemp("import"), database_url=url, secret_key=SECRET) as service:
         yield service.api
 

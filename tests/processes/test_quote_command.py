@@ -31,12 +31,12 @@ Command = Callable[..., CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
-def quote(owner_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+def quote(service_url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
     """The command, with a service that has an item."""
     directory = tmp_path_factory.mktemp("quote")
     item = {"sku": SKU, "name": "Frame"}
     price = {"amount": "33.335", "tax_rate": "19", "valid_from": "2100-01-01"}
-    url = postgres.text(postgres.as_serving_role(owner_url))
+    url = postgres.text(postgres.as_serving_role(service_url))
     with running("serve", directory, database_url=url, secret_key=SECRET) as service:
         assert httpx2.post(f"{service.api}/v1/items", json={**item, "price": price}).status_code == 201
 

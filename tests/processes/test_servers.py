@@ -18,8 +18,8 @@ from tests.support.processes import SECRET, environment, free_port, run, running
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
-def test_serve(owner_url: URL, tmp_path: Path, kind: str, how: signal.Signals) -> None:
-    url = postgres.text(postgres.as_serving_role(owner_url))
+def test_serve(service_url: URL, tmp_path: Path, kind: str, how: signal.Signals) -> None:
+    url = postgres.text(postgres.as_serving_role(service_url))
     with running("serve", tmp_path, server=kind, database_url=url, secret_key=SECRET) as service:
         created = httpx2.post(f"{service.api}/items/", json={"name": "Foo", "price": 35.4, "tax": 3.2})
         assert (created.status_code, created.json()["price_with_tax"]) == (200, 38.6)
@@ -36,8 +36,10 @@ def test_serve(owner_url: URL, tmp_path: Path, kind: str, how: signal.Signals) -
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
-def test_readiness_ends_at_the_signal_and_requests_in_flight_finish(owner_url: URL, tmp_path: Path, kind: str) -> None:
-    url = postgres.text(postgres.as_serving_role(owner_url))
+def test_readiness_ends_at_the_signal_and_requests_in_flight_finish(
+    service_url: URL, tmp_path: Path, kind: str
+) -> None:
+    url = postgres.text(postgres.as_serving_role(service_url))
     body = b'{"name":"Slow","price":1}'
     head = f"POST /items/ HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     with running("serve", tmp_path, server=kind, database_url=url, secret_key=SECRET) as service:
@@ -141,8 +143,8 @@ def test_migrate_and_check(fresh_url: URL, tmp_path: Path) -> None:
     assert "Traceback" not in failed.stderr
 
 
-def test_demo(owner_url: URL, tmp_path: Path) -> None:
-    url = postgres.text(postgres.as_serving_role(owner_url))
+def test_demo(service_url: URL, tmp_path: Path) -> None:
+    url = postgres.text(postgres.as_serving_role(service_url))
     sample = Path(__file__).parents[2] / "deploy" / "demo" / "pricelist.csv"
     with running("serve", tmp_path, database_url=url, secret_key=SECRET) as service:
         # As an earlier run leaves it that was cut off after its first request.

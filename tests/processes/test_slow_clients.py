@@ -24,8 +24,8 @@ GET_ = b"GET /problems HTTP/1.1\r\nHost: x\r\n%b\r\n"
 
 
 @pytest.fixture(scope="module")
-def settings(owner_url: URL) -> dict[str, object]:
-    return {"database_url": postgres.text(postgres.as_serving_role(owner_url)), "secret_key": SECRET}
+def settings(service_url: URL) -> dict[str, object]:
+    return {"database_url": postgres.text(postgres.as_serving_role(service_url)), "secret_key": SECRET}
 
 
 @pytest.fixture(scope="module", params=["gunicorn", "uvicorn"])

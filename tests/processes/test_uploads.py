@@ -7,7 +7,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ MEGABYTE = 1_048_576
 
 
 @pytest.fixture(scope="module")
-def url(owner_url: URL) -> URL:
-    return postgres.as_serving_role(owner_url)
+def url(service_url: URL) -> URL:
+    return postgres.as_serving_role(service_url)
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +39,14 @@ def service(url: URL, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serv
     settings |= {"database_import_pool_size": 1, "max_import_bytes": 1024 * MEGABYTE}
     with running("serve", directory, **settings) as service:
         yield service
+
+
+@pytest.fixture
+async def owner(service_url: URL) -> AsyncIterator[asyncpg.Connection]:
+    """A connection as the owner of the database, to look behind the API."""
+    connection = await asyncpg.connect(postgres.text(service_url))
+    yield connection
+    await connection.close()
 
 
 @contextlib.contextmanager
