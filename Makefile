@@ -1,5 +1,5 @@
 .DEFAULT_GOAL := help
-.PHONY: help run test fuzz chaos audit test-cluster proofs demo lint format bench bench-import bench-growth capacity image cluster-up cluster-down deploy forward clean
+.PHONY: help run test test-long fuzz chaos audit test-cluster proofs demo lint format bench bench-import bench-growth capacity image cluster-up cluster-down deploy forward clean
 
 UV := ./scripts/uv
 export UV_NO_PROGRESS ?= 1
@@ -20,6 +20,10 @@ demo: ## Load the sample price list into the running service and ask it three qu
 
 test: lint ## Lint, types, import rules, migrations, unit and API tests (TEST_DATABASE_URL replaces the embedded PostgreSQL)
 	@$(UV) run --no-sync pytest
+
+test-long: ## What takes minutes of itself: published price lists from end to end, servers and databases that are stopped and killed
+	@$(UV) sync --locked --quiet
+	@$(UV) run --no-sync pytest -m long
 
 chaos: ## Kill, pause, fill and cut servers and a PostgreSQL under load, audit what is left, and write it to docs/crash-safety.md (ROUNDS=100, SEED)
 	@$(UV) sync --locked --quiet

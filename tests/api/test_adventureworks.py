@@ -8,9 +8,12 @@ from decimal import Decimal
 from typing import Any
 
 import httpx2
+import pytest
 
 from app.money import plain
 from tests.support import conformance
+
+pytestmark = pytest.mark.long
 
 AT_ONCE = 8
 PAIRS = 400

@@ -84,6 +84,7 @@ def check(found: list[JSON], first: int = 1) -> None:
     assert [change["seq"] for change in found] == list(range(first, first + len(found))), "a gap, or out of order"
 
 
+@pytest.mark.long
 async def test_every_reader_sees_every_change_once_and_in_order(app: FastAPI, client: httpx2.AsyncClient) -> None:
     await create(client, sku="contended", price={"amount": 1})
     chance = random.Random(11)  # noqa: S311 - not for secrets

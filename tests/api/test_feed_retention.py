@@ -76,6 +76,7 @@ async def finished(owner: asyncpg.Connection, floor: int) -> None:
             await asyncio.sleep(0.02)
 
 
+@pytest.mark.long
 async def test_forgetting_changes_no_answer_about_the_past(
     own_url: URL,
     own_owner: asyncpg.Connection,

@@ -11,9 +11,12 @@ from decimal import Decimal
 from typing import Any
 
 import httpx2
+import pytest
 
 from app.money import DECIMAL_DIGITS
 from tests.support import conformance
+
+pytestmark = pytest.mark.long
 
 Client = httpx2.AsyncClient
 Line = dict[str, str]

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx2
+import pytest
 
 from tests.support import conformance
+
+pytestmark = pytest.mark.long
 
 Client = httpx2.AsyncClient
 Document = dict[str, Any]
@@ -29,7 +32,7 @@ NOT_PAYABLE = ("retained", "third_party_payments", "rounding")
 
 HEAD = """# Invoices that must come out to the cent
 
-`make test` computes every document below with `POST /v1/quotes`: once with its prices stated, and once from items with
+`make test-long` computes every document below with `POST /v1/quotes`: once with its prices stated, and once from items with
 a price row for each line. It compares each line's amount, each tax group, net, tax, gross and payable with what was
 published, sends each answer to `quotes:verify`, and fails unless this page is what it found. Where a source states a
 percentage, the document is computed twice: with the amount, and with the percentage.
@@ -45,7 +48,7 @@ The documents are invoices, credit notes, orders and a delivery note of three pu
 Five documents include what a quote has no field for and their payable amount shows: withheld tax, payments for
 others, and a rounding by hand. There, gross less prepaid is compared.
 
-This page is written by `UPDATE_CONFORMANCE=1 ./scripts/uv run pytest -n0 tests/api/test_quote_conformance.py`.
+This page is written by `UPDATE_CONFORMANCE=1 ./scripts/uv run pytest -n0 -m long tests/api/test_quote_conformance.py`.
 
 Beyond these, `./scripts/uv run python -m tests.support.quote_fuzz 100000 20261125` computes random documents of every
 level, mode and number of digits a second time, in fractions, from code that shares nothing with the service: 100,000

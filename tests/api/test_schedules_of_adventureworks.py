@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 
 import asyncpg
 import httpx2
+import pytest
 
 from app.money import plain
 from tests.support import conformance
+
+pytestmark = pytest.mark.long
 
 Client = httpx2.AsyncClient
 

@@ -22,6 +22,7 @@ def directory() -> Iterator[Path]:
         yield Path(directory)
 
 
+@pytest.mark.long
 def test_nothing_is_lost_or_done_by_half(directory: Path, record_property: Callable[[str, object], None]) -> None:
     run = Campaign(directory, SEED, most_rows=600, warm_seconds=1, calm_seconds=0.5)
     order = [

@@ -137,6 +137,7 @@ def with_null(values: chart.Object, path: tuple[str, ...]) -> chart.Object:
     return values | {key: with_null(values.get(key, {}), tuple(below)) if below else None}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("mode", "scaler", "secret"), [("bundled", "autoscaling", ""), ("external", "keda", "x"), ("cnpg", "keda", "")]
 )

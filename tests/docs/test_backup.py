@@ -100,6 +100,7 @@ def position(change: JSON) -> JSON:
     return {"after": change["seq"], "after_at": change["at"]}
 
 
+@pytest.mark.long
 def test_what_was_known_at_the_backup_comes_back_and_consumers_notice(
     fresh_url: URL, restored: URL, tmp_path: Path
 ) -> None:

@@ -18,6 +18,8 @@ from tests.failover.servers import Pair
 from tests.support import postgres
 from tests.support.processes import SECRET, Service, run, running
 
+pytestmark = pytest.mark.long
+
 _WRITERS = 4
 _ENOUGH = 50
 """Writes acknowledged before the fault, and again after it."""

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import httpx2
+import pytest
 
 from app.migrations import migrate
 from tests.conftest import make_settings
@@ -15,6 +16,8 @@ from tests.failover import servers
 from tests.failover.load import position, record
 from tests.support import postgres
 from tests.support.processes import SECRET, running
+
+pytestmark = pytest.mark.long
 
 PAGE = (Path(__file__).parents[2] / "docs" / "backup.md").read_text()
 

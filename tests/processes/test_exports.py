@@ -19,6 +19,8 @@ from tests.conftest import make_settings
 from tests.support import postgres
 from tests.support.processes import SECRET, Service, running
 
+pytestmark = pytest.mark.long
+
 ITEMS = 4_000
 # Longer than what sockets hold: the server has to wait for a client that does not read.
 FILL = """

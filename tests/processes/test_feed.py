@@ -106,6 +106,7 @@ async def polls(service: Service, count: int, query: str) -> AsyncIterator[list[
             consumer.hang_up()
 
 
+@pytest.mark.long
 async def test_a_thousand_polls_hold_nothing_and_are_woken_by_one_write(
     settings: dict[str, object],
     own_owner: asyncpg.Connection,

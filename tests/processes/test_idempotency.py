@@ -13,6 +13,8 @@ from sqlalchemy.engine import URL
 from tests.support import postgres
 from tests.support.processes import SECRET, running, started, wait_until_ready
 
+pytestmark = pytest.mark.long
+
 GATE = 7
 # Of the database itself: it is passed within the commit, when all has been said and nothing has been answered.
 GATE_IN_THE_COMMIT = f"""

@@ -19,6 +19,8 @@ from app.money import DECIMAL_DIGITS
 from tests.support import conformance, postgres
 from tests.support.processes import SECRET, run, running
 
+pytestmark = pytest.mark.long
+
 Line = dict[str, str]
 
 CLIENT = httpx2.Client(timeout=60)

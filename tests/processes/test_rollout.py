@@ -19,6 +19,8 @@ from tests.conftest import make_settings
 from tests.support import postgres
 from tests.support.processes import SECRET, Service, start, wait_until_ready
 
+pytestmark = pytest.mark.long
+
 STOPS = 20
 CLIENTS = 300
 FRESH_CLIENTS = 10
