@@ -18,6 +18,8 @@ from tests.support import postgres, prometheus
 from tests.support.collector import collector
 from tests.support.processes import SECRET, running
 
+pytestmark = pytest.mark.long
+
 SUFFIXES = {"histogram": ("_bucket", "_sum", "_count"), "summary": ("_sum", "_count")}
 
 

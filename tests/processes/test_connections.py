@@ -18,6 +18,8 @@ from sqlalchemy.engine import URL
 from tests.support import postgres
 from tests.support.processes import SECRET, Service, running
 
+pytestmark = pytest.mark.long
+
 pytestmark = pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
 
 GET = b"GET /problems HTTP/1.1\r\nHost: x\r\n\r\n"

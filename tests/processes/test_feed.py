@@ -18,6 +18,8 @@ from sqlalchemy.engine import URL
 from tests.support import postgres
 from tests.support.processes import SECRET, Service, running
 
+pytestmark = pytest.mark.long
+
 pytestmark = pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
 
 WAITERS = 1000
@@ -106,7 +108,6 @@ async def polls(service: Service, count: int, query: str) -> AsyncIterator[list[
             consumer.hang_up()
 
 
-@pytest.mark.long
 async def test_a_thousand_polls_hold_nothing_and_are_woken_by_one_write(
     settings: dict[str, object],
     own_owner: asyncpg.Connection,

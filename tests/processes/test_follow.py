@@ -23,6 +23,8 @@ from tests.conftest import make_settings
 from tests.support import postgres
 from tests.support.processes import PRICEBOOK, SECRET, Service, environment, free_port, run, running
 
+pytestmark = pytest.mark.long
+
 
 class Writer:
     """Writes all kinds of changes until it is told to stop, whether or not the service is there."""
@@ -198,7 +200,6 @@ def test_catch_up_and_verify(service: Service, tmp_path: Path, book: str) -> Non
     assert {document["book"] for document in documents} == {book}
 
 
-@pytest.mark.long
 def test_killed_at_any_moment(service: Service, tmp_path: Path) -> None:
     chance = random.Random(1)  # noqa: S311 - no secret
     with Writer(service.api) as writer:
@@ -230,7 +231,6 @@ def test_a_signal_ends_it_in_order(service: Service, tmp_path: Path, how: signal
     assert follow(service, tmp_path, tmp_path, "--verify")[-1]["matches"]
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
 def test_a_service_that_restarts(database: str, tmp_path: Path, how: signal.Signals) -> None:
     port = free_port()

@@ -17,6 +17,8 @@ from sqlalchemy.engine import URL
 from tests.support import postgres
 from tests.support.processes import SECRET, Service, running
 
+pytestmark = pytest.mark.long
+
 HEAD = b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Type: %s\r\nContent-Length: 1000\r\n\r\n"
 
 GET = b"GET %b HTTP/1.1\r\nHost: x\r\n\r\n"

@@ -19,6 +19,8 @@ from sqlalchemy.engine import URL
 from tests.support import postgres
 from tests.support.processes import SECRET, Service, running
 
+pytestmark = pytest.mark.long
+
 JSON = dict[str, Any]
 
 HEAD = "POST /v1/imports?{query} HTTP/1.1\r\nHost: x\r\nContent-Type: {kind}\r\n{headers}\r\n\r\n"

@@ -26,6 +26,8 @@ from tests.support import postgres
 from tests.support.access import ADMIN_KEY, bearer, make_key
 from tests.support.tcp_proxy import TcpProxy
 
+pytestmark = pytest.mark.long
+
 JSON = dict[str, Any]
 PRICE = "/v1/items/sku:A/price"
 LONG: JSON = {"database_read_lag_seconds": 60.0}
@@ -169,7 +171,7 @@ async def test_the_follower_follows_the_standby_and_hears_of_changes_from_the_pr
         assert client.seq == seq - 1
         assert await client.amount() == "11.00"
         await reads.resume()
-        await until(lambda: client.seq == seq)
+        await until(lambda: client.seq == other.seq == seq)
         assert [change["seq"] for change in (await waiting)["changes"]] == [seq]
         looks = increases(before, await samples(client.app), "pricebook_feed_catch_ups_total")
         assert sum(looks.values()) == 2, "one for each of the two"
