@@ -34,8 +34,8 @@ HEAD = """# Invoices that must come out to the cent
 
 `make test-long` computes every document below with `POST /v1/quotes`: once with its prices stated, and once from
 items with a price row for each line. It compares each line's amount, each tax group, net, tax, gross and payable with
-what was published, sends each answer to `quotes:verify`, and fails unless this page is what it found. Where a source states a
-percentage, the document is computed twice: with the amount, and with the percentage.
+what was published, sends each answer to `quotes:verify`, and fails unless this page is what it found. Where a source
+states a percentage, the document is computed twice: with the amount, and with the percentage.
 [How totals are computed](totals.md) says by which rules.
 
 The documents are invoices, credit notes, orders and a delivery note of three public collections, read as figures from
