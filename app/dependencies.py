@@ -37,19 +37,25 @@ _MIN_SEQ = "pricebook.min_seq"
 """Where a request's ASGI scope holds the change that its answer must know of."""
 
 
-async def _read_session(database: Connections, request: Request) -> AsyncIterator[ReadSession]:
+# These ask for nothing but the request: each dependency of a dependency costs every request some more.
+
+
+async def _read_session(request: Request) -> AsyncIterator[ReadSession]:
+    database: Database = request.app.state.database
     # What was known at an instant, only the primary can say: the replica may lack changes that were recorded by then.
     on_primary = ON_PRIMARY in request.scope or "known_at" in request.query_params
     async with database.reading() if on_primary else database.answering(request.scope.get(_MIN_SEQ)) as session:
         yield session
 
 
-async def _read_session_on_primary(database: Connections) -> AsyncIterator[ReadSession]:
+async def _read_session_on_primary(request: Request) -> AsyncIterator[ReadSession]:
+    database: Database = request.app.state.database
     async with database.reading() as session:
         yield session
 
 
-async def _write_session(database: Connections, request: Request) -> AsyncIterator[WriteSession]:
+async def _write_session(request: Request) -> AsyncIterator[WriteSession]:
+    database: Database = request.app.state.database
     # By now the body was read, for which the client may have taken its time.
     keys: KeyRing = request.app.state.keys
     await keys.still(request.scope[Caller.SCOPE_KEY])
@@ -76,16 +82,16 @@ async def _caller(request: Request) -> Caller:
 RequestCaller = Annotated[Caller, Depends(_caller)]
 
 
-async def _actor(caller: RequestCaller) -> str:
-    return caller.name
+async def _actor(request: Request) -> str:
+    return (await _caller(request)).name
 
 
 Actor = Annotated[str, Depends(_actor)]
 """Who writes, as the ledger records it."""
 
 
-async def _may_correct(caller: RequestCaller) -> bool:
-    return caller.may(Scope.PRICES_CORRECT)
+async def _may_correct(request: Request) -> bool:
+    return (await _caller(request)).may(Scope.PRICES_CORRECT)
 
 
 MayCorrect = Annotated[bool, Depends(_may_correct)]

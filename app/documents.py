@@ -2,9 +2,15 @@
 
 import msgspec
 
+Written = msgspec.Raw
+"""A part of a document that is JSON already."""
+
 _ENCODER = msgspec.json.Encoder()
 
 
 def encode(document: object) -> bytes:
-    """JSON of dicts, lists, texts, integers, UUIDs and instants in UTC. Decimals must be texts already."""
+    """JSON of dicts, lists, texts, integers, UUIDs and instants in UTC, and of what is :data:`Written` already.
+
+    Decimals must be texts already.
+    """
     return _ENCODER.encode(document)

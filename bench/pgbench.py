@@ -108,7 +108,7 @@ async def script(settings: Settings, items: int) -> str:
             row = await prices.record(session, ItemKey(item, None), price, actor=_ACTOR, may_correct=True)
     finally:
         await database.close()
-    variables = {item: _ANY_ITEM, row.id: ":id", row.recorded_at: ":recorded_at"}
+    variables = {item: _ANY_ITEM, row["id"]: ":id", row["recorded_at"]: ":recorded_at"}
     lines = [f"\\set number random(0, {items - 1})", "BEGIN;"]
     lines += [_line(statement, values, names, variables) for statement, values, names in seen]
     return "\n".join([*lines, "COMMIT;"]) + "\n"

@@ -11,6 +11,7 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     Integer,
+    RowMapping,
     Select,
     Text,
     any_,
@@ -24,13 +25,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from app import instants
+from app import documents, instants
 from app.database import ReadSession, WriteSession
+from app.documents import Written
 from app.errors import FeedTruncated, FieldError, HistoryDiverged, UnknownSeq
 from app.feed_position import Position
 from app.feed_window import PAGE_BYTES, Page, Question, RenderedChange
 from app.models import ApiKeyState, Book, Change, ChangeType, Ledger, PriceRow
-from app.schemas import change as schemas
+from app.schemas.base import Document
 from app.schemas.book import Book as BookDocument
 from app.schemas.item import Item as ItemDocument
 from app.services import ledger, prices
@@ -93,7 +95,7 @@ def _statement(*, filtered: bool) -> Select[Any]:
             *change.c,
             Book.key.label("book"),
             Book.currency,
-            *(getattr(row, name).label(f"price_{name}") for name in _PRICE_COLUMNS),
+            *(getattr(row, name).label(f"row_{name}") for name in _PRICE_COLUMNS),
             *(getattr(superseded, name).label(f"superseded_{name}") for name in _PRICE_COLUMNS),
         )
         .select_from(Ledger)
@@ -118,7 +120,7 @@ async def read(session: ReadSession, question: Question) -> Section:
     values: dict[str, Any] = {"after": question.after, "until": until, "limit": question.limit}
     if question.types is not None:
         values["types"] = sorted(question.types)
-    found = (await session.execute(_statement(filtered=question.types is not None), values)).mappings()
+    found = (await session.columns(_statement(filtered=question.types is not None), values)).mappings()
     changes: list[RenderedChange] = []
     size = head = floor = key_version = 0
     after_at = until_at = None
@@ -174,38 +176,39 @@ async def read_page(session: ReadSession, question: Question) -> Page:
     return page
 
 
-def _rendered(row: Mapping[str, Any]) -> RenderedChange:
+def _rendered(row: RowMapping) -> RenderedChange:
     try:
         before, after = _documents(row)
-        change = schemas.Change(
-            **{name: row[name] for name in ("seq", "at", "actor", "type", "item_id", "book")},
-            before=before,
-            after=after,
-        )
+        change = {name: row[name] for name in _FIELDS} | {"before": before, "after": after}
+        document = documents.encode(change)
     except Exception as error:
         raise UnreadableChange(row["seq"]) from error
-    document = change.model_dump_json().encode()
     return RenderedChange(row["seq"], row["at"], row["type"], document, row["item_id"], row["book"])
 
 
-def _documents(row: Mapping[str, Any]) -> tuple[Any, Any]:
+_FIELDS = ("seq", "at", "actor", "type", "item_id", "book")
+
+
+def _documents(row: RowMapping) -> tuple[Any, Any]:
     if row["price_id"] is None:
         # As the API answered them: jsonb keeps no order of fields.
         model = ItemDocument if row["item_id"] is not None else BookDocument
-        before = None if row["before"] is None else _known(model, row["before"])
-        return before, _known(model, row["after"])
+        return _known(model, row["before"]), _known(model, row["after"])
     if row["type"] == ChangeType.PRICE_VOIDED:
-        return _price(row, "price", void=False), _price(row, "price", void=True)
+        return _price(row, "row", void=False), _price(row, "row", void=True)
     superseded = None if row["superseded_id"] is None else _price(row, "superseded", void=False)
-    return superseded, _price(row, "price", void=False)
+    return superseded, _price(row, "row", void=False)
 
 
-def _known(model: type[BaseModel], document: Mapping[str, Any]) -> BaseModel:
+def _known(model: type[BaseModel], document: Mapping[str, Any] | None) -> Written | None:
     """The document without what a later release, which writes already, knows beyond this one."""
-    return model.model_validate({name: document[name] for name in model.model_fields if name in document})
+    if document is None:
+        return None
+    known = model.model_validate({name: document[name] for name in model.model_fields if name in document})
+    return Written(known.model_dump_json())
 
 
-def _price(row: Mapping[str, Any], prefix: str, *, void: bool) -> Any:
+def _price(row: RowMapping, prefix: str, *, void: bool) -> Document:
     record = {name: row[f"{prefix}_{name}"] for name in _PRICE_COLUMNS}
     return prices.document(record, book=row["book"], currency=row["currency"], void=void)
 

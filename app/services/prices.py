@@ -17,6 +17,7 @@ from app.database_errors import violated_constraint
 from app.errors import AlreadySuperseded, FieldError, Forbidden, InvalidRequest, ItemArchived, UnknownItem, UnknownPrice
 from app.models import Book, ChangeType, Item, ItemKey, PriceRetirement, PriceRow
 from app.schemas import price as schemas
+from app.schemas.base import Document
 from app.services import answers, books, ledger, price_recording
 from app.services.ledger import Written
 
@@ -90,8 +91,8 @@ class BookTerms(NamedTuple):
 
 async def record(
     session: WriteSession, key: ItemKey, data: schemas.PriceCreate, *, actor: str, may_correct: bool
-) -> schemas.PriceRow:
-    """Record a price row.
+) -> Document:
+    """Record a price row, a ``PriceRow``.
 
     :param may_correct: whether it may change what was answered in the past.
     :raises UnknownItem: if there is no such item.
@@ -155,8 +156,8 @@ def refuse_correction(began: datetime | None, now: datetime, pointer: str) -> No
         )
 
 
-async def void(session: WriteSession, price_id: UUID, *, actor: str, may_correct: bool) -> Written[schemas.PriceRow]:
-    """Void a price row: it stops answering from now on.
+async def void(session: WriteSession, price_id: UUID, *, actor: str, may_correct: bool) -> Written[Document]:
+    """Void a price row, a ``PriceRow``: it stops answering from now on.
 
     :param may_correct: whether it may be a row that has begun.
     :raises UnknownPrice: if there is no such row.
@@ -186,15 +187,30 @@ async def void(session: WriteSession, price_id: UUID, *, actor: str, may_correct
     return Written(document(record, book=found.book, currency=found.currency, void=True), stamp.seq)
 
 
-def document(record: Mapping[str, Any], *, book: str, currency: str, void: bool) -> schemas.PriceRow:
-    """The document of a price row; ``record`` has the columns of the table."""
-    return schemas.PriceRow(
-        **{name: record[name] for name in ("id", "item_id", "supersedes", "recorded_by", "import_id")},
-        book=book,
-        currency=currency,
-        void=void,
-        **answers.terms(record, money.minor_units(currency)),
-    )
+def document(record: Mapping[str, Any], *, book: str, currency: str, void: bool) -> Document:
+    """A ``PriceRow``; ``record`` has the columns of the table."""
+    terms = answers.terms(record, money.minor_units(currency))
+    return {
+        "id": record["id"],
+        "item_id": record["item_id"],
+        "book": book,
+        "currency": currency,
+        "amount": terms["amount"],
+        "per": terms["per"],
+        "min_quantity": terms["min_quantity"],
+        "tax_rate": terms["tax_rate"],
+        "tax": terms["tax"],
+        "tax_included": record["tax_included"],
+        "valid_from": record["valid_from"],
+        "valid_to": record["valid_to"],
+        "supersedes": record["supersedes"],
+        "void": void,
+        "reason": record["reason"],
+        "seq": record["seq"],
+        "recorded_at": record["recorded_at"],
+        "recorded_by": record["recorded_by"],
+        "import_id": record["import_id"],
+    }
 
 
 def columns_of(data: schemas.PriceCreate, book: BookTerms, pointer: str = "") -> dict[str, Any]:

@@ -42,7 +42,7 @@ from app.errors import (
     UnknownPrice,
     UnknownSeq,
 )
-from app.exact_json import ExactJsonRoute, requires
+from app.exact_json import DocumentResponse, ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import POST_PROBLEMS, responses
 from app.response_cache import Offer
@@ -145,6 +145,7 @@ async def read_prices(
     status_code=status.HTTP_201_CREATED,
     summary="Record a price",
     dependencies=[requires(Scope.PRICES_WRITE), IDEMPOTENT],
+    response_model=PriceRow,
     responses=responses(UnknownItem, UnknownBook, ItemArchived, AlreadySuperseded, InvalidRequest, *POST_PROBLEMS)
     | {
         201: answer(
@@ -163,16 +164,14 @@ async def record_price(
     session: Writing,
     actor: Actor,
     may_correct: MayCorrect,
-    response: Response,
-) -> PriceRow:
+) -> Response:
     """Append a row to the ledger: valid from now, from a future instant, or, as a correction, from a past one.
 
     A correction needs the scope `prices:correct`: that is a `valid_from` in the past, or `supersedes` with a row that
     has begun.
     """
     row = await prices.record(session, key, data, actor=actor, may_correct=may_correct)
-    response.headers[SEQ] = str(row.seq)
-    return row
+    return DocumentResponse(row, status.HTTP_201_CREATED, {SEQ: str(row["seq"])})
 
 
 @router.get(
@@ -201,6 +200,7 @@ async def read_prior_price(
     "/prices/{price_id}",
     summary="Void a price",
     dependencies=[requires(Scope.PRICES_WRITE)],
+    response_model=PriceRow,
     responses=responses(UnknownPrice, AlreadySuperseded, InvalidRequest) | {200: answer(SEQ)},
 )
 async def void_price(
@@ -208,15 +208,13 @@ async def void_price(
     session: Writing,
     actor: Actor,
     may_correct: MayCorrect,
-    response: Response,
-) -> PriceRow:
+) -> Response:
     """The row stops answering; what was known before stays known. Voiding takes a seq of its own.
 
     If the row has begun, that is a correction, which needs the scope `prices:correct`.
     """
     written = await prices.void(session, price_id, actor=actor, may_correct=may_correct)
-    response.headers[SEQ] = str(written.seq)
-    return written.document
+    return DocumentResponse(written.document, headers={SEQ: str(written.seq)})
 
 
 @router.post(
