@@ -190,7 +190,10 @@ async def test_connections_that_are_gone_cost_no_request(
     app: FastAPI, client: httpx2.AsyncClient, owner: asyncpg.Connection
 ) -> None:
     await client.post("/v1/items", json=ITEM)
-    gone = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = 'pricebook'"
+    gone = (
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND application_name = 'pricebook'"
+    )
     requests: list[tuple[str, str, Any]] = [
         ("GET", "/v1/items", None),
         ("GET", "/v1/items/sku:TENT/price", None),
