@@ -108,6 +108,7 @@ def prepared(
             cached = stack.enter_context(servers.pricebook(settings, directory))
             works.add(READ, HOT, cached, catalogue.reads)
             works.add(LIST, HOT, cached, catalogue.pages)
+            works.add(LOOKUP, HOT, cached, data.lookups(catalogue.ids))
         if WRITE in wanted:
             works.of(WRITE).subjects[PGBENCH] = _pgbench(postgres.set(database=PGBENCH), directory)
         if wanted & {*QUOTES}:
