@@ -1,6 +1,7 @@
 """What request handlers ask for, as annotated aliases."""
 
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Annotated, Any
 
@@ -40,12 +41,20 @@ _MIN_SEQ = "pricebook.min_seq"
 # These ask for nothing but the request: each dependency of a dependency costs every request some more.
 
 
-async def _read_session(request: Request) -> AsyncIterator[ReadSession]:
+def _reading(request: Request) -> AbstractAsyncContextManager[ReadSession]:
     database: Database = request.app.state.database
     # What was known at an instant, only the primary can say: the replica may lack changes that were recorded by then.
     on_primary = ON_PRIMARY in request.scope or "known_at" in request.query_params
-    async with database.reading() if on_primary else database.answering(request.scope.get(_MIN_SEQ)) as session:
+    return database.reading() if on_primary else database.answering(request.scope.get(_MIN_SEQ))
+
+
+async def _read_session(request: Request) -> AsyncIterator[ReadSession]:
+    async with _reading(request) as session:
         yield session
+
+
+async def _read_session_later(request: Request) -> Callable[[], AbstractAsyncContextManager[ReadSession]]:
+    return partial(_reading, request)
 
 
 async def _read_session_on_primary(request: Request) -> AsyncIterator[ReadSession]:
@@ -67,6 +76,9 @@ async def _write_session(request: Request) -> AsyncIterator[WriteSession]:
 # Function scope ends these before the answer is sent: a commit that fails is never answered with success.
 Reading = Annotated[ReadSession, Depends(_read_session, scope="function")]
 """For items, prices and quotes, which may be answered by a replica: as of a moment ago, or of ``Pricebook-Min-Seq``."""
+
+ReadingLater = Annotated[Callable[[], AbstractAsyncContextManager[ReadSession]], Depends(_read_session_later)]
+"""The same, for what may not need it: opens the session."""
 
 ReadingOnPrimary = Annotated[ReadSession, Depends(_read_session_on_primary, scope="function")]
 """For what is seldom read, and then often right after it was written, by those who cannot say what they have seen."""

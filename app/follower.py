@@ -5,6 +5,7 @@ import functools
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext
+from typing import NamedTuple
 
 import structlog
 
@@ -32,6 +33,13 @@ _LEAST_SECONDS = 0.01
 
 _MOST_CHANGES = 10_000
 _MOST_BYTES = 16 * 2**20
+
+
+class _Look(NamedTuple):
+    """What the primary had, and when it was asked, on the monotonic clock."""
+
+    head: int
+    at: float
 
 
 class Follower:
@@ -212,12 +220,14 @@ class Follower:
     async def _catch_up(self, session: ReadSession) -> None:
         cause = WokenBy.NOTIFICATION if self._notified else WokenBy.POLL
         self._notified = False
+        began: _Look | None = None
         while True:
             looked_at = time.monotonic()
             replica = self._replica if self._replica is not None and self._replica.found else None
             question = Question(self.seq, _AT_ONCE if replica is None else 0)
             page, after_at, floor, key_version = await changes.read(session, question)
             self._hear_of(page.head)
+            began = began or _Look(page.head, looked_at)
             await self._keys.confirm(session, key_version, looked_at)
             if after_at != self.window.at:
                 logger.warning("the ledger was replaced", followed_to=self.seq, head=page.head)
@@ -235,14 +245,18 @@ class Follower:
                     self._take(page.changes)
                     metrics.FEED_CATCH_UPS.labels(cause).inc()
                 if replica is not None:
-                    # Where one write follows the other, it never has the last one.
                     self.caught_up_at = max(self.caught_up_at, replica.proved_at)
             if self.seq >= page.head:
                 self._behind_since = None
                 self.caught_up_at = looked_at
                 return
-            # Others get their turn between two batches.
-            await asyncio.sleep(0)
+            if replica is not None and self.seq >= began.head:
+                # Where one write follows the other, a replica never has the last one. What it lacks is newer than that.
+                self._behind_since = began.at
+                self._woken.set()
+                return
+            # Others get their turn between two batches; and while the replica comes to it, the primary its rest.
+            await asyncio.sleep(0 if replica is None else _LEAST_SECONDS)
 
     def _take(self, news: Sequence[RenderedChange]) -> None:
         self.window.extend(news)

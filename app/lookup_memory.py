@@ -6,11 +6,11 @@ put together from them, about one instant and one state of knowledge that hold f
 
 - as known at the change that the follower has come to. Nothing up to there has touched any of the lines since they
   were made, or they would be gone; a line that was made at a later change is not used;
-- at the latest of the instants that they were made at. Each is right from its own until its boundary, which has not
-  come, and that is in between.
+- at the latest of the instants that they were made at. Each is right from its own until its boundary, and that is in
+  between.
 
 So the same question pinned to that instant and change has the same answer for ever, as always. If one line is missing,
-the database is asked for all of them.
+the database is asked for all of them. Lines of items that there are not are not kept.
 """
 
 from collections import Counter
@@ -20,10 +20,10 @@ from datetime import datetime
 
 from app import documents, instants
 from app.follower import Follower
-from app.observability.metrics import CACHE_READS, PRICE_READS, CacheRead, PriceRead
-from app.response_cache import ALL_ITEMS, ENTRY_BYTES, Clocks, Fill, Kept, Offer, ResponseCache, Tag, life
+from app.observability.metrics import CACHE_READS, CacheRead, PriceRead
+from app.response_cache import Clocks, Fill, Kept, Offer, ResponseCache, life
 from app.schemas.price import Lookup
-from app.services.answers import AnswerRow
+from app.services import answers
 from app.services.lookups import LookedUp
 
 _HIT, _MISS = CACHE_READS.labels(CacheRead.HIT), CACHE_READS.labels(CacheRead.MISS)
@@ -39,8 +39,8 @@ class _Line(Kept):
     outcome: PriceRead
 
     @property
-    def size(self) -> int:
-        return len(self.before) + len(self.after or b"") + ENTRY_BYTES
+    def _body_size(self) -> int:
+        return len(self.before) + len(self.after or b"")
 
 
 class LookupMemory:
@@ -67,19 +67,20 @@ class LookupMemory:
         """
         if lookup.at is not None or not self._cache.max_bytes:
             return None
-        if (min_seq or 0) > self._follower.seq or (lines := self._lines(lookup)) is None:
+        if (min_seq or 0) > self._follower.seq or (found := self._lines(lookup)) is None:
             _MISS.inc()
             return None
         _HIT.inc()
+        lines, at = found
         for outcome, times in Counter(line.outcome for line in lines).items():
-            PRICE_READS.labels(outcome).inc(times)
-        at = max(line.offer.at for line in lines if line.offer.at is not None)
+            answers.count(outcome, times)
         stamp = _stamp(at, self._follower.seq)
         prices = b",".join([line.before if line.after is None else line.before + stamp + line.after for line in lines])
         named = documents.encode({"book": lookup.book, "currency": lines[0].currency})
         return b'%b,%b,"prices":[%b]}' % (named[:-1], stamp, prices)
 
-    def _lines(self, lookup: Lookup) -> list[_Line] | None:
+    def _lines(self, lookup: Lookup) -> tuple[list[_Line], datetime] | None:
+        """All of them, and the instant that they are about together."""
         wall, now, seq = self._clocks.wall(), self._clocks.monotonic(), self._follower.seq
         if now - self._follower.caught_up_at > self._lag_seconds:
             return None
@@ -95,7 +96,10 @@ class LookupMemory:
             ):
                 return None
             lines.append(line)
-        return lines
+        at = max(line.offer.at for line in lines if line.offer.at is not None)
+        # Servers may have made them whose clocks differ, or one whose clock was set.
+        is_over = any(line.offer.until is not None and line.offer.until <= at for line in lines)
+        return None if is_over else (lines, at)
 
     def keep(self, fill: Fill, lookup: Lookup, answer: LookedUp) -> None:
         """Keep what the database was asked for, unless something may have touched it since."""
@@ -104,8 +108,11 @@ class LookupMemory:
         for key, row, price, outcome in zip(
             _keys(lookup), answer.rows, answer.document["prices"], answer.outcomes, strict=True
         ):
+            if row.item_id is None:
+                # Of what there is not, there is no end: it would take the room of what there is.
+                continue
             before, stamp, after = documents.encode(price).partition(_stamp(row.at, row.known_seq))
-            offer = Offer(row.known_seq, _tags(row, lookup.book), at=row.at, until=row.effective_until)
+            offer = Offer(row.known_seq, (row.item_id, lookup.book), at=row.at, until=row.effective_until)
             line = _Line(
                 before=before,
                 after=after if stamp else None,
@@ -124,8 +131,3 @@ def _keys(lookup: Lookup) -> list[Hashable]:
 def _stamp(at: datetime, known_seq: int) -> bytes:
     # No text of a document can hold it: there, quotation marks are escaped.
     return b'"at":"%b","known_seq":%d' % (instants.text(at).encode(), known_seq)
-
-
-def _tags(row: AnswerRow, book: str) -> tuple[Tag, ...]:
-    # An item that there is not may be created, or get the sku that was asked for.
-    return (ALL_ITEMS if row.item_id is None else row.item_id, book)

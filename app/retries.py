@@ -51,8 +51,8 @@ async def retrying(request: Request, handle: Callable[[Request], Awaitable[Respo
     :raises ProblemError: of the last try.
     """
     database: Database = request.app.state.database
-    began = time.monotonic()
     tried: Tried | None = request.scope.get(Tried.SCOPE_KEY)
+    began = time.monotonic() - (0.0 if tried is None else tried.seconds)
     for tries in range(_MOST + 1):
         try:
             return await _on_either(request, handle, tried if tries == 0 else None)

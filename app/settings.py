@@ -188,11 +188,13 @@ class Settings(BaseSettings):
     def _normalise_database_read_url(cls, value: SecretStr | None) -> SecretStr | None:
         if value is None:
             return None
+        if "target_session_attrs" in value.get_secret_value().partition("?")[2]:
+            raise ValueError(
+                "says which server to choose (target_session_attrs); name one replica, or one address of several"
+            )
         url = database_address.normalised(value.get_secret_value())
         if "target_session_attrs" in url.query:
-            raise ValueError(
-                "names several hosts, or asks for the primary; name one replica, or one address of several"
-            )
+            raise ValueError("names several hosts; name one replica, or one address of several")
         return SecretStr(url.render_as_string(hide_password=False))
 
     @field_validator("admin_key")

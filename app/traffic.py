@@ -38,10 +38,17 @@ class Traffic:
     """Without those that wait for changes."""
     shed: int = 0
     """Requests refused so far, for any of the limits."""
+    exports: int = 0
+    """Exports among those in flight."""
     waiting: dict[Waiter, int] = field(default_factory=lambda: dict.fromkeys(Waiter, 0))
 
     _draining: bool = False
     _at_drain: list[Callable[[], None]] = field(default_factory=list)
+
+    @property
+    def exports_limit(self) -> int:
+        """Exports beyond which more are refused: each lasts as long as its client likes, and others need places too."""
+        return max(1, self.limit // 4)
 
     @property
     def draining(self) -> bool:
@@ -74,6 +81,7 @@ class Place:
         self._waits_since: float | None = None
         self._traffic = traffic
         self._kind: Waiter | None = None
+        self._is_export = False
         traffic.in_flight += 1
 
     def leave(self) -> None:
@@ -82,6 +90,23 @@ class Place:
             self._traffic.in_flight -= 1
         else:
             self._traffic.waiting[self._kind] -= 1
+        if self._is_export:
+            self._traffic.exports -= 1
+
+    def export(self) -> None:
+        """It is for an export.
+
+        :raises Overloaded: if there are too many.
+        """
+        traffic = self._traffic
+        if traffic.exports >= traffic.exports_limit:
+            traffic.shed += 1
+            detail = (
+                f"{traffic.exports_limit} exports are being sent (a quarter of MAX_CONCURRENT_REQUESTS). Try again."
+            )
+            raise Overloaded(detail, retry_after_seconds=10)
+        self._is_export = True
+        traffic.exports += 1
 
     def wait_as(self, kind: Waiter) -> None:
         """Go over to those that wait.

@@ -88,11 +88,21 @@ class Connection(HttpToolsProtocol):
             self._unset_keepalive_if_required()
             self._refuse(connections.turn_away(self._traffic))
             return
+        idle = self.timeout_keep_alive_task
         super().data_received(data)
         if self._in_head:
             self._head.grows(len(data))
         else:
             self._head.ends()
+        if idle is not None and not self._in_head and not self._has_request:
+            # What came begins no request: an empty line, or the body of one that was answered without it.
+            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = self.loop.call_at(idle.when(), self.timeout_keep_alive_handler)
+
+    @property
+    def _has_request(self) -> bool:
+        cycle: RequestResponseCycle | None = self.cycle
+        return cycle is not None and not cycle.response_complete
 
     def on_message_begin(self) -> None:
         """A head begins."""

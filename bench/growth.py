@@ -22,7 +22,7 @@ from sqlalchemy.engine import URL, make_url
 from app.embedded import EmbeddedPostgresError, embedded_postgres
 from app.migrations import migrate
 from app.pagination import Cursors
-from app.services.items import Listing
+from app.services.priced_items import Listing
 from app.settings import Settings
 from bench import POSTGRES, RESULTS, BenchFailed, curves, data, imports, ledgers, processes, report, servers
 from bench.load import Run, Subject, Wrk, find_wrk, measure, median, write_requests

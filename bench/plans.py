@@ -30,7 +30,7 @@ from app.models import ItemKey
 from app.pagination import Cursors
 from app.schemas.price import Lookup, LookupLine
 from app.schemas.quote import QuoteLine, QuoteRequest
-from app.services import answers, exports, items, lookups, quotes, schedules
+from app.services import answers, exports, lookups, priced_items, quotes, schedules
 from app.services.questions import Moment
 from bench import POSTGRES, BenchFailed, data, ledgers, pgbench, servers
 
@@ -122,7 +122,7 @@ async def _reads(database: Database, size: int) -> dict[str, _Read]:
         return lambda session: answers.read(session, key, book="default", moment=moment, quantity=one)
 
     def listing(**filters: Any) -> _Read:
-        return lambda session: items.list_priced(session, items.Listing(limit=50, **filters), cursors)
+        return lambda session: priced_items.read_page(session, priced_items.Listing(limit=50, **filters), cursors)
 
     def schedule(cursor: str | None = None) -> _Read:
         return lambda session: schedules.read(

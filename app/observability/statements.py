@@ -10,11 +10,17 @@ from opentelemetry.trace import SpanKind, StatusCode, Tracer
 from sqlalchemy import Engine, event
 from sqlalchemy.pool import AsyncAdaptedQueuePool, PoolProxiedConnection
 
+from app.connection_queue import InTurn
 from app.observability import metrics
 
 
 class TimedPool(AsyncAdaptedQueuePool):
-    """A pool that times how long its connections are waited for. Its logging name is its name in the metrics."""
+    """A pool whose connections are given in turn, and which times how long they are waited for.
+
+    Its logging name is its name in the metrics.
+    """
+
+    _queue_class = InTurn
 
     def connect(self) -> PoolProxiedConnection:
         """Get a connection."""

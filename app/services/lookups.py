@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from app.database import ReadSession
+from app.database import ReadSession, ReplicaSession
 from app.observability.metrics import PriceRead
+from app.replica import NotOnReplicaError
 from app.schemas.base import Document
 from app.schemas.price import Lookup, LookupFailure
 from app.services import answers, books, price_lines
@@ -27,6 +28,7 @@ async def look_up(session: ReadSession, lookup: Lookup) -> LookedUp:
 
     :raises UnknownBook: if there is no such book.
     :raises InvalidRequest: if the day is at the edge of the calendar.
+    :raises NotOnReplicaError: if the replica does not know an item.
     """
     values = {
         "book": lookup.book,
@@ -37,6 +39,8 @@ async def look_up(session: ReadSession, lookup: Lookup) -> LookedUp:
     first = rows[0]
     if first.book is None:
         raise books.unknown(lookup.book, "/book")
+    if isinstance(session, ReplicaSession) and any(row.item_id is None for row in rows):
+        raise NotOnReplicaError
     prices, outcomes = zip(
         *(_outcome(line.item, row) for line, row in zip(lookup.lines, rows, strict=True)), strict=True
     )

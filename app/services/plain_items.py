@@ -9,7 +9,7 @@ from app.pagination import Cursors
 from app.schemas.base import Document
 from app.schemas.item import ItemCreate, PlainItem, PlainItemCreate
 from app.schemas.price import InitialPrice
-from app.services import items
+from app.services import items, priced_items
 from app.services.ledger import Written
 
 
@@ -26,7 +26,7 @@ async def read(session: ReadSession, key: ItemKey) -> PlainItem:
 
     :raises UnknownItem: if there is none.
     """
-    return _plain(await items.read_priced(session, key))
+    return _plain(await priced_items.read(session, key))
 
 
 async def list_page(
@@ -36,7 +36,7 @@ async def list_page(
 
     :raises InvalidRequest: if the cursor is not one of this list.
     """
-    page = await items.list_priced(session, items.Listing(limit=limit, cursor=cursor), cursors)
+    page = await priced_items.read_page(session, priced_items.Listing(limit=limit, cursor=cursor), cursors)
     return [_plain(item) for item in page.items], page.following
 
 

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from sqlalchemy.engine import URL
 
 from app.migrations import migrate
-from app.services import answers, items, lookups
+from app.services import answers, lookups, priced_items
 from tests.api.test_response_cache import Replica, replica
 from tests.api.test_statements import statements
 from tests.conftest import make_settings
@@ -239,7 +239,7 @@ class Replicas(RuleBasedStateMachine):
 
     async def _race(self, at: int, item: str, query: str, writer: int, *, hears: bool) -> None:
         read, go_on = asyncio.Event(), asyncio.Event()
-        wholes = answers.read, items.list_priced, lookups.look_up
+        wholes = answers.read, priced_items.read_page, lookups.look_up
 
         def slow(whole: Any) -> Any:
             async def read_slowly(*arguments: Any, **more: Any) -> Any:
@@ -250,11 +250,11 @@ class Replicas(RuleBasedStateMachine):
 
             return read_slowly
 
-        answers.read, items.list_priced, lookups.look_up = map(slow, wholes)
+        answers.read, priced_items.read_page, lookups.look_up = map(slow, wholes)
         reading = asyncio.create_task(self._read(at, item, query, None))
         waiting = asyncio.create_task(read.wait())
         await asyncio.wait([reading, waiting], return_when=asyncio.FIRST_COMPLETED)
-        answers.read, items.list_priced, lookups.look_up = wholes
+        answers.read, priced_items.read_page, lookups.look_up = wholes
         written = item if item in ITEMS else ITEMS[0]
         await self._write(writer, (written,), f"/v1/items/{self.ids[written]}/prices", "POST", {"amount": "7"})
         if hears:

@@ -73,6 +73,31 @@ def test_a_connection_without_a_request_is_closed(service: Service) -> None:
     assert everything_sent_to(service, b"") == b""
 
 
+@pytest.mark.parametrize(
+    ("before", "sent"),
+    [
+        (b"", b"\r\n"),
+        (GET % b"/problems", b"\r\n"),
+        (b"GET /problems HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", b"{"),
+    ],
+    ids=["a line before any request", "a line after a request", "a body that nobody waited for"],
+)
+@pytest.mark.parametrize("times", [1, 3])
+def test_what_begins_no_request_does_not_keep_a_connection(
+    service: Service, before: bytes, sent: bytes, times: int
+) -> None:
+    with socket.create_connection(("127.0.0.1", service.port), timeout=20) as opened:
+        opened.sendall(before)
+        answer = opened.recv(65536) if before else b""
+        assert answer.count(b"HTTP/1.1 200 ") == bool(before)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(times):
+                opened.sendall(sent)
+                time.sleep(0.5)
+            while opened.recv(65536):
+                pass
+
+
 @pytest.mark.parametrize("before", [b"", GET % b"/problems"])
 @pytest.mark.parametrize("sent", [b"G", b"GET /problems HTTP/1.1\r\nHost: x\r\n"])
 def test_a_head_that_stalls_is_answered_408_and_its_connection_closed(

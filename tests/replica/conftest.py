@@ -77,6 +77,11 @@ class Reads:
         """Let the standby come to what the primary has, and go on."""
         await self.ask("SELECT pg_wal_replay_resume()")
 
+    async def delay(self, by: str) -> None:
+        """Let the standby apply what it gets only after this time."""
+        for statement in (f"ALTER SYSTEM SET recovery_min_apply_delay = '{by}'", "SELECT pg_reload_conf()"):
+            await self.ask(statement)
+
     def said(self) -> list[str]:
         """Where reads went, as the log has it."""
         events = [record.msg["event"] for record in self._log.records if isinstance(record.msg, dict)]

@@ -46,6 +46,7 @@ def prices(client: Replica, **headers: str) -> dict[str, Callable[[], Awaitable[
     """Ways to ask what A costs, and each its answer."""
     sent = {"headers": {name.replace("_", "-"): text for name, text in headers.items()}}
     lookup = {"method": "POST", "json": {"lines": [{"item": "sku:A"}]}, **sent}
+    quote = {"method": "POST", "json": {"lines": [{"item": "sku:A", "quantity": "1"}]}, **sent}
 
     async def of(path: str, *keys: str | int, **options: Any) -> str:
         found: Any = await body(client, path, **(sent | options))
@@ -59,6 +60,7 @@ def prices(client: Replica, **headers: str) -> dict[str, Callable[[], Awaitable[
         "timeline": lambda: of("/v1/items/sku:A/prices", "steps", -1, "amount"),
         "list": lambda: of("/v1/items", "items", 0, "price", "amount"),
         "lookup": lambda: of("/v1/prices:lookup", "prices", 0, "amount", **lookup),
+        "quote": lambda: of("/v1/quotes", "lines", 0, "unit_price", **quote),
     }
 
 
@@ -84,7 +86,7 @@ async def test_prices_are_read_from_the_standby_and_what_was_seen_from_whoever_h
         after = await samples(client.app)
         asked = increases(before, after, "pricebook_database_statement_seconds_count")
         # To explain takes two statements, and to ask the standby what it has one more for each request.
-        assert asked == {"reader": 6, "replica": 11}
+        assert asked == {"reader": 7, "replica": 13}
         await reads.resume()
         await until(lambda: client.seq == seq)
         assert {await ask() for ask in prices(client).values()} == {"2.00"}
@@ -127,11 +129,14 @@ async def test_what_the_standby_does_not_know_yet_is_asked_of_the_primary(reads:
         before = await samples(client.app)
         for path in (f"/v1/items/{made['id']}", "/v1/items/sku:NEW/price", "/v1/items/sku:NEW/price?explain=true"):
             await body(client, path)
+        lookup = {"lines": [{"item": "sku:A"}, {"item": "sku:NEW"}]}
+        looked_up = await body(client, "/v1/prices:lookup", method="POST", json=lookup)
+        assert [line["amount"] for line in looked_up["prices"]] == ["1.00", "3.00"]
         seq = await client.record("2")
         assert (await body(client, f"{PRICE}?known_seq={seq}"))["amount"] == "2.00"
         assert (await body(client, f"{PRICE}?known_at=2999-01-01T00:00:00Z"))["known_seq"] == seq
         again = increases(before, await samples(client.app), "pricebook_retries_total")
-        assert again == {"replica": 4}
+        assert again == {"replica": 5}
         quote = {"lines": [{"item": "sku:NEW", "quantity": "1"}]}
         await reads.resume()
         await until(lambda: client.seq == seq)
@@ -162,6 +167,7 @@ async def test_the_follower_follows_the_standby_and_hears_of_changes_from_the_pr
             seq = await other.record(str(amount))
             # Without a notification it would come half a minute later.
             await come_to(client, seq)
+        await come_to(other, seq)
         assert await client.amount() == "11.00"
         await reads.pause()
         seq = await other.record("12")
@@ -176,6 +182,32 @@ async def test_the_follower_follows_the_standby_and_hears_of_changes_from_the_pr
         looks = increases(before, await samples(client.app), "pricebook_feed_catch_ups_total")
         assert sum(looks.values()) == 2, "one for each of the two"
         assert await client.amount() == "12.00"
+
+
+async def test_a_standby_that_is_always_a_little_behind_is_followed_at_rest(reads: Reads) -> None:
+    """Among writes that come faster than they are replayed, the follower never has the last one, and is not behind."""
+    await reads.delay("60ms")
+    try:
+        async with reads.service() as client:
+            writing = asyncio.create_task(_write_for(client, seconds=4))
+            lags = []
+            while not writing.done():
+                await asyncio.sleep(0.05)
+                lags.append(client.app.state.follower.lag_seconds)
+            assert await writing > 20, "else the standby had everything now and then"
+            assert standby(client).in_use
+            assert max(lags) < 1
+    finally:
+        await reads.delay("0")
+
+
+async def _write_for(client: Replica, *, seconds: float) -> int:
+    end, written = time.monotonic() + seconds, 0
+    while time.monotonic() < end:
+        await client.record(str(written + 2))
+        written += 1
+        await asyncio.sleep(0.02)
+    return written
 
 
 async def test_answers_from_memory_agree_with_the_standby(reads: Reads) -> None:

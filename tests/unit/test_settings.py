@@ -58,6 +58,11 @@ def test_sslmode_is_what_asyncpg_calls_ssl(environment: pytest.MonkeyPatch) -> N
         ("DATABASE_URL", "postgresql://till:hunter2@db.example", "names no database"),
         ("DATABASE_READ_URL", "mysql://root:hunter2@db/prices", "names mysql; Pricebook runs on PostgreSQL"),
         ("DATABASE_READ_URL", "postgresql://till:hunter2@a,b/prices", "names several hosts"),
+        (
+            "DATABASE_READ_URL",
+            "postgresql://till:hunter2@a/prices?target_session_attrs=prefer-standby",
+            "name one replica",
+        ),
         ("DATABASE_READ_LAG_SECONDS", "0", "greater than 0"),
         ("SECRET_KEY", None, "is not set"),
         ("SECRET_KEY", "hunter2", "at least 32"),

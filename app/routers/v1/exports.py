@@ -78,6 +78,7 @@ async def export(
             "An export is sent in chunks, and HTTP/1.0 has none. Ask by HTTP/1.1, and let a proxy on the way do so "
             "(nginx: proxy_http_version 1.1)."
         )
+    place.export()
     begun = await exports.begin(connections, form, book=book, at=at, known_seq=known_seq)
     media_type, name = _FILES[form]
     headers = {

@@ -39,8 +39,9 @@ from app.routers.headers import ETAG, LOCATION, SEQ, STALE, answer, link, next_p
 from app.routing import Router
 from app.schemas.base import Gtin, Name, Sku
 from app.schemas.item import Item, ItemCreate, ItemList, ItemPatch, PricedItem
-from app.services import items
+from app.services import items, priced_items
 from app.services.ledger import Written
+from app.services.priced_items import Listing
 
 router = Router(prefix="/items", tag="items", route_class=ExactJsonRoute)
 
@@ -105,13 +106,15 @@ async def list_items(
     ] = None,
     sku: Annotated[Sku | None, Query(description="Only the item with this sku")] = None,
     gtin: Annotated[Gtin | None, Query(description="Only the item with this GTIN")] = None,
-    archived: Annotated[items.Archived, Query(description="Only archived items, only others, or both")] = "false",
+    archived: Annotated[
+        priced_items.Archived, Query(description="Only archived items, only others, or both")
+    ] = "false",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[str | None, Query(description="`next` of the page before; the other parameters stay")] = None,
 ) -> Response:
     """Items in the order in which they were created, priced now; `at` prices all pages at one instant."""
-    listing = items.Listing(limit=limit, cursor=cursor, book=book, at=at, q=q, sku=sku, gtin=gtin, archived=archived)
-    page = await items.list_priced(session, listing, cursors)
+    listing = Listing(limit=limit, cursor=cursor, book=book, at=at, q=q, sku=sku, gtin=gtin, archived=archived)
+    page = await priced_items.read_page(session, listing, cursors)
     depends_on = (ALL_ITEMS, book, *(item["id"] for item in page.items))
     until = page.until if at is None else None
     keep(Offer(page.known_seq, depends_on, at=page.at, until=until, is_list=True))

@@ -25,6 +25,7 @@ from app.dependencies import (
     PriceMaxAge,
     QuantityQuery,
     Reading,
+    ReadingLater,
     Seen,
     To,
     Writing,
@@ -224,12 +225,13 @@ async def void_price(
     response_model=LookupAnswer,
     responses=responses(SeqNotReached, UnknownBook, InvalidRequest, *POST_PROBLEMS),
 )
-async def look_up_prices(data: Lookup, session: Reading, memory: KnownLines, seen: Seen) -> Response:
+async def look_up_prices(data: Lookup, reading: ReadingLater, memory: KnownLines, seen: Seen) -> Response:
     """Up to 1000 items at one instant in one round trip, for a till or a page. A line without a price says why."""
     fill = memory.begin()
     body = memory.find(data, seen)
     if body is None:
-        answer = await lookups.look_up(session, data)
+        async with reading() as session:
+            answer = await lookups.look_up(session, data)
         body = documents.encode(answer.document)
         memory.keep(fill, data, answer)
     return Response(body, media_type="application/json")

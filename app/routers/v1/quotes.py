@@ -8,8 +8,8 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 
 from app.access import Scope
-from app.dependencies import Reading
-from app.errors import InvalidRequest, NoPrice, NotForSale, UnknownBook, UnknownItem, UnknownSeq
+from app.dependencies import MIN_SEQ, Reading
+from app.errors import InvalidRequest, NoPrice, NotForSale, SeqNotReached, UnknownBook, UnknownItem, UnknownSeq
 from app.exact_json import ExactJsonRoute, requires
 from app.idempotency import IDEMPOTENT
 from app.problems import POST_PROBLEMS, responses
@@ -20,13 +20,13 @@ from app.services import quotes
 
 router = Router(tag="quotes", route_class=ExactJsonRoute)
 
-_PROBLEMS = (UnknownBook, UnknownItem, NoPrice, NotForSale, InvalidRequest, *POST_PROBLEMS)
+_PROBLEMS = (SeqNotReached, UnknownBook, UnknownItem, NoPrice, NotForSale, InvalidRequest, *POST_PROBLEMS)
 
 
 @router.post(
     "/quotes",
     summary="What does it cost together?",
-    dependencies=[requires(Scope.QUOTES), IDEMPOTENT],
+    dependencies=[requires(Scope.QUOTES), MIN_SEQ, IDEMPOTENT],
     responses=responses(*_PROBLEMS) | {200: answer(links={"verify": link("verify_quote", {}, "$response.body")})},
 )
 async def make_quote(
@@ -50,8 +50,8 @@ async def _as_sent(request: Request) -> Mapping[str, Any]:
 @router.post(
     "/quotes:verify",
     summary="Is this quote right?",
-    dependencies=[requires(Scope.QUOTES), IDEMPOTENT],
-    responses=responses(UnknownSeq, InvalidRequest, *POST_PROBLEMS),
+    dependencies=[requires(Scope.QUOTES), MIN_SEQ, IDEMPOTENT],
+    responses=responses(SeqNotReached, UnknownSeq, InvalidRequest, *POST_PROBLEMS),
 )
 async def verify_quote(
     data: Quote, sent: Annotated[Mapping[str, Any], Depends(_as_sent)], session: Reading
