@@ -27,5 +27,6 @@ def draw(figures: Mapping[int, Mapping[str, Run]], file: Path) -> None:
             axis.plot(sizes, values, marker="o", label=name)
         axis.set(title=title, xlabel="price rows", xscale="log", yscale="log")
         axis.grid(alpha=0.3)
-        axis.legend(fontsize=8)
+    # Outside, where no curve can come.
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(figures[sizes[0]]))
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
