@@ -31,6 +31,8 @@ from tests.conftest import make_settings
 from tests.support import postgres
 from tests.support.tcp_proxy import TcpProxy
 
+pytestmark = pytest.mark.long
+
 _HOUR = 3600
 PATIENT = {
     "database_silence_seconds": 0.5,

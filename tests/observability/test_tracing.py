@@ -175,6 +175,7 @@ def ask(service: Service, count: int) -> float:
     return longest
 
 
+@pytest.mark.long
 def test_an_unreachable_collector_costs_nobody_anything(service_url: URL, tmp_path: Path) -> None:
     nowhere = f"http://127.0.0.1:{free_port()}"
     # It gives up after five seconds or more, so that a request that waited for it would show. A small queue: spans are
@@ -208,6 +209,7 @@ def test_a_collector_that_refuses_and_then_takes(service_url: URL, tmp_path: Pat
             assert len(lines(service, "spans not delivered")) == 1
 
 
+@pytest.mark.long
 def test_a_collector_that_hangs_delays_the_stop_for_a_bounded_time(service_url: URL, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as hanging:
         endpoint = f"http://127.0.0.1:{hanging.getsockname()[1]}"

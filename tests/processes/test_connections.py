@@ -18,9 +18,7 @@ from sqlalchemy.engine import URL
 from tests.support import postgres
 from tests.support.processes import SECRET, Service, running
 
-pytestmark = pytest.mark.long
-
-pytestmark = pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
+pytestmark = [pytest.mark.long, pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])]
 
 GET = b"GET /problems HTTP/1.1\r\nHost: x\r\n\r\n"
 

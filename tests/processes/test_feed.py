@@ -18,9 +18,7 @@ from sqlalchemy.engine import URL
 from tests.support import postgres
 from tests.support.processes import SECRET, Service, running
 
-pytestmark = pytest.mark.long
-
-pytestmark = pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
+pytestmark = [pytest.mark.long, pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])]
 
 WAITERS = 1000
 POOL = 2

@@ -143,6 +143,7 @@ def test_migrate_and_check(fresh_url: URL, tmp_path: Path) -> None:
     assert "Traceback" not in failed.stderr
 
 
+@pytest.mark.long
 def test_demo(service_url: URL, tmp_path: Path) -> None:
     url = postgres.text(postgres.as_serving_role(service_url))
     sample = Path(__file__).parents[2] / "deploy" / "demo" / "pricelist.csv"
