@@ -47,7 +47,9 @@ class InTurn(AsyncAdaptedQueue[Any]):
             async with asyncio.timeout(seconds):
                 return await waiter
         except BaseException:
-            # It may have been handed over in the moment in which the wait ended.
-            if waiter.done() and not waiter.cancelled():
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            elif not waiter.cancelled():
+                # It was handed over in the moment in which the wait ended.
                 self.put_nowait(waiter.result())
             raise
