@@ -41,7 +41,7 @@ from app.schemas.base import Gtin, Name, Sku
 from app.schemas.item import Item, ItemCreate, ItemList, ItemPatch, PricedItem
 from app.services import items, priced_items
 from app.services.ledger import Written
-from app.services.priced_items import Listing
+from app.services.priced_items import Archived, Listing
 
 router = Router(prefix="/items", tag="items", route_class=ExactJsonRoute)
 
@@ -106,9 +106,7 @@ async def list_items(
     ] = None,
     sku: Annotated[Sku | None, Query(description="Only the item with this sku")] = None,
     gtin: Annotated[Gtin | None, Query(description="Only the item with this GTIN")] = None,
-    archived: Annotated[
-        priced_items.Archived, Query(description="Only archived items, only others, or both")
-    ] = "false",
+    archived: Annotated[Archived, Query(description="Only archived items, only others, or both")] = "false",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     cursor: Annotated[str | None, Query(description="`next` of the page before; the other parameters stay")] = None,
 ) -> Response:
