@@ -327,10 +327,10 @@ class Busy(ProblemError):
 
 
 class SeqNotReached(ProblemError):
-    """This replica has not come to the change that `Pricebook-Min-Seq` names, and waited for it in vain. It may be a
-    moment behind; or there is no such change yet. Try again after `Retry-After`."""
+    """There is no change as late as the one that `Pricebook-Min-Seq` names; it was waited for in vain. Try again after
+    `Retry-After`; if it does not come then either, it was lost with the database, which has an earlier state."""
 
-    slug, title, status = "seq-not-reached", "This replica has not come so far", 503
+    slug, title, status = "seq-not-reached", "There is no such change yet", 503
 
 
 class Overloaded(ProblemError):

@@ -47,9 +47,16 @@ class Campaign:
         self._warm_seconds = warm_seconds
         self._calm_seconds = calm_seconds
         self._directory = directory
-        self._postgres = Postgres(directory, [GUNICORN, UVICORN])
-        self._fleet = Fleet([Server(name, self._postgres.as_role(name), directory) for name in (GUNICORN, UVICORN)])
-        self._scene = Scene(self._postgres, self._fleet, self.record, self.dice)
+        self._postgres = Postgres.new(directory / "postgres", [GUNICORN, UVICORN])
+        self._standby = self._postgres.standby(directory / "standby")
+        reads_from = {GUNICORN: None, UVICORN: self._standby.as_role(UVICORN)}
+        self._fleet = Fleet(
+            [
+                Server(name, self._postgres.as_role(name), directory, read_url=read_url)
+                for name, read_url in reads_from.items()
+            ]
+        )
+        self._scene = Scene(self._postgres, self._standby, self._fleet, self.record, self.dice)
         self._prober = Prober(self._fleet, self.record)
 
     async def run(self, order: Sequence[Fault]) -> None:
@@ -65,8 +72,9 @@ class Campaign:
             if self.load is not None:
                 await self.load.stop()
             await self._fleet.stop()
-            self._postgres.proxy.stop()
-            self._postgres.stop()
+            for server in (self._standby, self._postgres):
+                server.proxy.stop()
+                server.stop()
 
     async def _begin(self) -> Load:
         await self._postgres.start()
@@ -80,6 +88,9 @@ class Campaign:
             serving_role=databases.SERVING_ROLE,
         )
         assert migrated.returncode == 0, migrated.stderr
+        await self._postgres.copy(self._standby)
+        await self._standby.start()
+        await self._standby.proxy.start()
         await self._fleet.start()
         await self._prober.begin()
         load = self.load = Load(self._fleet, self.record, self._directory, self._seed, most_rows=self._most_rows)
@@ -121,6 +132,8 @@ class Campaign:
         await asyncio.sleep(GRACE_SECONDS + self._calm_seconds)
         self.record.judge_trouble()
         self._look(load)
+        for server in self._fleet.servers:
+            await server.look_at_standby(self.record)
         connection = await self._postgres.connect()
         try:
             await self.resources.look(connection, self._fleet, self.record)

@@ -14,7 +14,7 @@ import asyncpg
 
 from tests.chaos.fleet import Fleet
 from tests.chaos.importers import Importer
-from tests.chaos.postgres import HOG, Postgres
+from tests.chaos.postgres import HOG, Postgres, Standby
 from tests.chaos.record import Record
 
 _TERMINATE = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = ANY($1)"
@@ -25,6 +25,7 @@ class Scene:
     """What faults can reach."""
 
     postgres: Postgres
+    standby: Standby
     fleet: Fleet
     record: Record
     dice: random.Random
@@ -59,13 +60,16 @@ def _shut_down(how: signal.Signals) -> Callable[[Scene], AbstractAsyncContextMan
     return during
 
 
-@asynccontextmanager
-async def _paused(scene: Scene) -> AsyncIterator[None]:
-    scene.postgres.signal_all(signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        scene.postgres.signal_all(signal.SIGCONT)
+def _paused(whom: Callable[[Scene], Postgres]) -> Callable[[Scene], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def during(scene: Scene) -> AsyncIterator[None]:
+        whom(scene).signal_all(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            whom(scene).signal_all(signal.SIGCONT)
+
+    return during
 
 
 @asynccontextmanager
@@ -147,22 +151,44 @@ def _again(cut: Callable[[Scene], None] | None = None) -> Callable[[Scene], Abst
     return during
 
 
-@asynccontextmanager
-async def _silent(scene: Scene) -> AsyncIterator[None]:
-    scene.postgres.proxy.silence()
-    try:
-        yield
-    finally:
-        scene.postgres.proxy.resume()
+def _silent(whom: Callable[[Scene], Postgres]) -> Callable[[Scene], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def during(scene: Scene) -> AsyncIterator[None]:
+        whom(scene).proxy.silence()
+        try:
+            yield
+        finally:
+            whom(scene).proxy.resume()
+
+    return during
+
+
+def _slow(whom: Callable[[Scene], Postgres]) -> Callable[[Scene], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def during(scene: Scene) -> AsyncIterator[None]:
+        whom(scene).proxy.delay_seconds = scene.dice.uniform(0.01, 0.05)
+        try:
+            yield
+        finally:
+            whom(scene).proxy.delay_seconds = 0
+
+    return during
 
 
 @asynccontextmanager
-async def _slow(scene: Scene) -> AsyncIterator[None]:
-    scene.postgres.proxy.delay_seconds = scene.dice.uniform(0.01, 0.05)
+async def _standby_killed(scene: Scene) -> AsyncIterator[None]:
+    scene.standby.kill()
+    yield
+    await scene.standby.start()
+
+
+@asynccontextmanager
+async def _standby_behind(scene: Scene) -> AsyncIterator[None]:
+    await scene.standby.behind(True)
     try:
         yield
     finally:
-        scene.postgres.proxy.delay_seconds = 0
+        await scene.standby.behind(False)
 
 
 def _cut_clients(scene: Scene) -> None:
@@ -170,17 +196,33 @@ def _cut_clients(scene: Scene) -> None:
         server.front.cut()
 
 
+def _primary(scene: Scene) -> Postgres:
+    return scene.postgres
+
+
+def _standby(scene: Scene) -> Postgres:
+    return scene.standby
+
+
 STOPPED = Fault("PostgreSQL stopped, fast", _shut_down(signal.SIGINT), (0, 3))
 STOPPED_AT_ONCE = Fault("PostgreSQL stopped, immediately", _shut_down(signal.SIGQUIT), (0, 3))
-PAUSED = Fault("PostgreSQL paused", _paused, (2, 6))
+PAUSED = Fault("PostgreSQL paused", _paused(_primary), (2, 6))
 EXHAUSTED = Fault("connections of PostgreSQL exhausted", _exhausted, (1, 4))
 WAIT_FOR_THE_LEDGER = Fault("ledger locked, less than the limit", _locked(_LEDGER), (0.5, 2.5), noticed=False)
 LEDGER_LOCKED = Fault("ledger locked, beyond the limit", _locked(_LEDGER), (6, 8))
 ITEMS_LOCKED = Fault("500 items locked", _locked(_ITEMS), (1, 7))
 TERMINATED = Fault("backends terminated, again and again", _again(), (0.1, 3))
 DATABASE_CUT = Fault("connections to PostgreSQL cut", _again(lambda scene: scene.postgres.proxy.cut()), (0.1, 3))
-DATABASE_SILENT = Fault("connections to PostgreSQL silent", _silent, (1, 6))
-DATABASE_SLOW = Fault("connections to PostgreSQL slow", _slow, (2, 5))
+DATABASE_SILENT = Fault("connections to PostgreSQL silent", _silent(_primary), (1, 6))
+DATABASE_SLOW = Fault("connections to PostgreSQL slow", _slow(_primary), (2, 5))
+STANDBY_KILLED = Fault("kill -9: standby, at any time", _standby_killed, (0, 3), noticed=False)
+STANDBY_PAUSED = Fault("standby paused", _paused(_standby), (2, 6), noticed=False)
+STANDBY_BEHIND = Fault("standby behind", _standby_behind, (2, 8), noticed=False)
+STANDBY_CUT = Fault(
+    "connections to the standby cut", _again(lambda scene: scene.standby.proxy.cut()), (0.1, 3), noticed=False
+)
+STANDBY_SILENT = Fault("connections to the standby silent", _silent(_standby), (1, 6), noticed=False)
+STANDBY_SLOW = Fault("connections to the standby slow", _slow(_standby), (2, 5), noticed=False)
 CLIENTS_CUT = Fault("connections of clients cut", _again(_cut_clients), (0.1, 3))
 
 ALL = [
@@ -195,5 +237,11 @@ ALL = [
     DATABASE_CUT,
     DATABASE_SILENT,
     DATABASE_SLOW,
+    STANDBY_KILLED,
+    STANDBY_PAUSED,
+    STANDBY_BEHIND,
+    STANDBY_CUT,
+    STANDBY_SILENT,
+    STANDBY_SLOW,
     CLIENTS_CUT,
 ]

@@ -1,4 +1,7 @@
-"""Two servers on one database, each behind a proxy whose port stays the same when it is started again."""
+"""Two servers on one database, each behind a proxy whose port stays the same when it is started again.
+
+One of them reads from a standby.
+"""
 
 import asyncio
 import os
@@ -30,8 +33,9 @@ _READY_SECONDS = 90
 class Server:
     """`pricebook serve` under gunicorn or uvicorn. Its name is also its role in the database."""
 
-    def __init__(self, name: str, url: URL, directory: Path) -> None:
+    def __init__(self, name: str, url: URL, directory: Path, *, read_url: URL | None = None) -> None:
         self.name = name
+        self.reads_from_standby = read_url is not None
         self.log = directory / f"{name}.log"
         self._directory = directory
         self._port, self._admin_port = free_port(), free_port()
@@ -40,6 +44,7 @@ class Server:
         self._environment = environment(
             server=name,
             database_url=postgres.text(url),
+            database_read_url=postgres.text(read_url) if read_url else "",
             secret_key=SECRET,
             auth_required=True,
             admin_key=ADMIN_KEY,
@@ -91,6 +96,13 @@ class Server:
         """It and its worker are still those that were started."""
         if self._process is None or self._process.poll() is not None or self._children() != self._workers:
             record.violation(f"{self.name} ended or has another worker:\n{self.log.read_text()[-2000:]}")
+
+    async def look_at_standby(self, record: Record) -> None:
+        """Reads go to the standby if there is one, as the server counts it."""
+        async with httpx2.AsyncClient(timeout=10) as client:
+            metrics = (await client.get(f"http://127.0.0.1:{self._admin_port}/metrics")).text
+        if self.reads_from_standby and "\npricebook_database_replica_in_use 1.0\n" not in metrics:
+            record.violation(f"{self.name} does not read from the standby:\n{self.log.read_text()[-2000:]}")
 
     @property
     def processes(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of the campaign's own, with fsync, whose first process and children can be killed and paused."""
+"""PostgreSQL servers of the campaign's own, with fsync, whose first process and children can be killed and paused."""
 
 import asyncio
 import os
@@ -8,6 +8,7 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Self
 
 import asyncpg
 from sqlalchemy.engine import URL, make_url
@@ -25,26 +26,49 @@ _DATABASE = "pricebook"
 
 
 class Postgres:
-    """The server and one database in it, which each of ``roles`` may serve, by way of ``proxy``."""
+    """A server with one database, which others reach by way of ``proxy``."""
 
-    def __init__(self, directory: Path, roles: list[str]) -> None:
-        self._data = directory / "postgres"
-        self._log = directory / "postgres.log"
-        with embedded_postgres(self._data) as text:
-            self.url = make_url(text)
-            postgres.create_serving_role(self.url)
+    def __init__(self, program: Path, data: Path, owner: URL) -> None:
+        """Make one that is not started.
+
+        :param program: ``postgres``.
+        :param data: its directory, in which its socket is, too.
+        :param owner: a superuser's address of the database, on any server.
+        """
+        self.url = owner.set(database=_DATABASE).update_query_dict({"host": str(data)})
+        self.proxy = Proxy(self._open)
+        self._program = program
+        self._data = data
+        self._log = data.with_suffix(".log")
+        options = ["-D", str(data), "-k", str(data), "-h", "", "-c", f"max_connections={_MOST_CONNECTIONS}"]
+        self._command = [str(program), *options]
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def new(cls, data: Path, roles: list[str]) -> Self:
+        """A server with a database that each of ``roles`` may serve."""
+        with embedded_postgres(data) as text:
+            url = make_url(text)
+            postgres.create_serving_role(url)
             postgres.execute(
-                self.url,
+                url,
                 *(f"CREATE ROLE {role} LOGIN IN ROLE {postgres.SERVING_ROLE}" for role in roles),
                 f"CREATE ROLE {HOG} LOGIN",
                 f"CREATE DATABASE {_DATABASE}",
             )
-        self.url = self.url.set(database=_DATABASE)
-        self.proxy = Proxy(self._open)
-        # As pg_ctl started it, but for the number of connections.
-        options = shlex.split((self._data / "postmaster.opts").read_text())
-        self._command = [*options, "-c", f"max_connections={_MOST_CONNECTIONS}"]
-        self._process: subprocess.Popen[bytes] | None = None
+        return cls(Path(shlex.split((data / "postmaster.opts").read_text())[0]), data, url)
+
+    def standby(self, data: Path) -> "Standby":
+        """A server that follows this one once it is copied and started."""
+        return Standby(self._program, data, self.url)
+
+    async def copy(self, standby: "Standby") -> None:
+        """Give a standby what this server has, which runs."""
+        await asyncio.to_thread(
+            postgres.back_up, self._program, self.url, self._data, standby._data, "--write-recovery-conf"
+        )
+        # The copy is in nobody's use.
+        (standby._data / ".s.PGSQL.5432.lock").unlink()
 
     def as_role(self, role: str) -> URL:
         """The database for a role that serves, through the proxy."""
@@ -66,17 +90,15 @@ class Postgres:
             await asyncio.sleep(0.05)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        owner = self._data.stat()
-        other = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
         with self._log.open("ab") as log:
-            return subprocess.Popen(  # type: ignore[call-overload,no-any-return]  # the options of another user
+            return subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd="/",
                 start_new_session=True,
-                **other,
+                **postgres.as_owner(self._data),
             )
 
     async def _takes_connections(self) -> bool:
@@ -89,7 +111,7 @@ class Postgres:
         return True
 
     async def _open(self) -> Streams:
-        return await asyncio.open_unix_connection(f"{self.url.query['host']}/.s.PGSQL.{self.url.port or 5432}")
+        return await asyncio.open_unix_connection(f"{self._data}/.s.PGSQL.5432")
 
     def kill(self) -> None:
         """SIGKILL the postmaster. Its children notice and end by themselves."""
@@ -123,3 +145,15 @@ class Postgres:
             self.signal_all(signal.SIGCONT)
             self._process.send_signal(signal.SIGINT)
             self._process.wait(timeout=60)
+
+
+class Standby(Postgres):
+    """A server that streams from another one, and can be read."""
+
+    async def behind(self, stay: bool) -> None:
+        """Let it stay as it is now, whatever comes; or go on."""
+        connection = await self.connect()
+        try:
+            await connection.execute(f"SELECT pg_wal_replay_{'pause' if stay else 'resume'}()")
+        finally:
+            await connection.close()

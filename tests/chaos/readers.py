@@ -1,6 +1,7 @@
 """Readers who know what the answer must be: current prices, quotes, and pinned answers, which never change."""
 
 import random
+import time
 from collections.abc import Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from typing import Any
@@ -14,6 +15,8 @@ from tests.chaos.writers import Item, KeyedWriter
 
 _CENT = Decimal("0.01")
 _MOST_QUESTIONS = 500
+_MOST_LAG_SECONDS = 6
+"""What an answer may lack: by default memory 3 seconds of what it was read from, and that 3 of the primary."""
 
 
 class Reader:
@@ -51,34 +54,69 @@ class Reader:
         return answer
 
 
+class Question:
+    """About current prices: which are possible is known when it is asked, and how old the answer says that it may be.
+
+    Half of them name the last change that was acknowledged, and take nothing older; the others allow what is promised.
+    """
+
+    def __init__(self, items: Sequence[Item], dice: random.Random) -> None:
+        self._exact = dice.random() < 0.5
+        self._at = time.monotonic()
+        self._answers = [list(item.answers) for item in items]
+        self._items = items
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What the request says."""
+        seen = max(seq for answers in self._answers for _, seq in answers)
+        return {"pricebook-min-seq": str(seen)} if self._exact else {}
+
+    def possible(self, answer: httpx2.Response) -> list[set[Decimal]]:
+        """For each item, the prices that this answer may have: the last one acknowledged, and all sent after it."""
+        age = 0 if self._exact else _MOST_LAG_SECONDS + int(answer.headers.get("pricebook-stale", 0))
+        possible = []
+        for item, answers in zip(self._items, self._answers, strict=True):
+            known = sum(at <= self._at - age for at, _ in answers)
+            possible.append({Decimal(amount) for amount in item.amounts[max(known - 1, 0) :]})
+        return possible
+
+
 class PriceReader(Reader):
-    """Every answer is the last price that was acknowledged before the question, or one that was sent after it."""
+    """Every answer is a price that is possible."""
 
     async def _read(self, items: list[Item]) -> None:
         item = self._dice.choice(items)
-        known = item.answered
-        if answer := await self._ask("GET", f"/v1/items/{item.id}/price"):
+        question = Question([item], self._dice)
+        if answer := await self._ask("GET", f"/v1/items/{item.id}/price", headers=question.headers):
             self._record.counts["current prices read"] += 1
-            if Decimal(answer.json()["amount"]) not in _current(item, known):
-                self._record.violation(f"{item}, of which {known} were answered: {answer.text}")
+            [possible] = question.possible(answer)
+            if Decimal(answer.json()["amount"]) not in possible:
+                self._record.violation(f"{item}, asked with {question.headers}: {answer.headers} {answer.text}")
 
 
 class QuoteReader(Reader):
-    """Every quote is of current prices, as above, and its totals are those of its lines."""
+    """Every quote is of prices that are possible, and its totals are those of its lines."""
 
     async def _read(self, items: list[Item]) -> None:
-        chosen = [(item, item.answered, self._dice.randint(1, 9)) for item in self._dice.choices(items, k=3)]
-        document = {"lines": [{"item": item.id, "quantity": str(quantity)} for item, _, quantity in chosen]}
-        answer = await self._ask("POST", "/v1/quotes", json=document)
+        chosen = self._dice.choices(items, k=3)
+        quantities = [self._dice.randint(1, 9) for _ in chosen]
+        document = {
+            "lines": [
+                {"item": item.id, "quantity": str(quantity)} for item, quantity in zip(chosen, quantities, strict=True)
+            ]
+        }
+        question = Question(chosen, self._dice)
+        answer = await self._ask("POST", "/v1/quotes", json=document, headers=question.headers)
         if answer is None:
             return
         self._record.counts["quotes"] += 1
         quote = answer.json()
         lines = quote["lines"]
-        for line, (item, known, quantity) in zip(lines, chosen, strict=True):
+        for line, item, quantity, possible in zip(lines, chosen, quantities, question.possible(answer), strict=True):
             price = Decimal(line["unit_price"])
-            if price not in _current(item, known) or Decimal(line["amount"]) != price * quantity:
-                self._record.violation(f"{quantity} of {item}, of which {known} were answered: {line}")
+            if price not in possible or Decimal(line["amount"]) != price * quantity:
+                self._record.violation(f"{quantity} of {item}, asked with {question.headers}: {line}")
         net = sum((Decimal(line["amount"]) for line in lines), Decimal(0))
         tax = (net * 19 / 100).quantize(_CENT, ROUND_HALF_UP)
         if [Decimal(quote[name]) for name in ("net", "tax", "gross")] != [net, tax, net + tax]:
@@ -114,7 +152,3 @@ class PinnedReader(Reader):
         self._record.counts["pinned answers read"] += 1
         if self._answers.setdefault(path, answer.content) != answer.content:
             self._record.violation(f"{path} was answered {self._answers[path]!r}, and later {answer.text}")
-
-
-def _current(item: Item, known: int) -> set[Decimal]:
-    return {Decimal(amount) for amount in item.amounts[known - 1 :]}

@@ -30,6 +30,7 @@ _LINES = [
     "uploads that the client cut off",
     "uploads left open, then expired",
     "kills of pricebook follow",
+    "warnings: reads go to the primary",
     "answers 503",
     "connections lost or refused",
 ]

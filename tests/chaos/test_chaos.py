@@ -33,6 +33,8 @@ def test_nothing_is_lost_or_done_by_half(directory: Path, record_property: Calla
         replace(faults.CLIENTS_CUT, seconds=(0.1, 0.5)),
         kills.BACKEND,
         replace(faults.WAIT_FOR_THE_LEDGER, seconds=(1, 1)),
+        replace(faults.STANDBY_KILLED, seconds=(0, 0.5)),
+        replace(faults.STANDBY_SILENT, seconds=(3, 3)),
     ]
     asyncio.run(run.run(order))
     assert run.record.violations == []

@@ -1,6 +1,7 @@
 """Single writes: items with a first price, prices, voids, changes of items."""
 
 import random
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,8 +25,12 @@ class Item:
     """Those that nobody tried to void."""
     amounts: list[str] = field(default_factory=list)
     """All that were sent, in this order, before they were sent."""
-    answered: int = 0
-    """How many of these were answered."""
+    answers: list[tuple[float, int]] = field(default_factory=list)
+    """For each that was answered: when, on the monotonic clock, and the seq."""
+
+    def took(self, answer: httpx2.Response) -> None:
+        """The last amount was answered."""
+        self.answers.append((time.monotonic(), int(answer.headers["pricebook-seq"])))
 
 
 class Writer:
@@ -42,6 +47,8 @@ class Writer:
         self._caller = Caller(fleet, record)
         self._dice = random.Random(seed)
         self._writes = 0
+        self._seen = 0
+        """The last seq that was answered."""
 
     async def run(self) -> None:
         """Write until it is to stop, or cancelled."""
@@ -72,7 +79,7 @@ class Writer:
             await pause(0.5)
             return None
         if answer.is_success:
-            attempt.seq = int(answer.headers["pricebook-seq"])
+            attempt.seq = self._seen = int(answer.headers["pricebook-seq"])
             return answer
         attempt.refused = answer.status_code < 500 or slug(answer) in _REFUSED
         if answer.status_code == 412:
@@ -89,14 +96,16 @@ class Writer:
         document = {"name": attempt.token, "price": price} | ({"sku": attempt.token} if "void" in self.kinds else {})
         if answer := await self._send(attempt, "POST", "/v1/items", json=document):
             created = answer.json()
-            self.items.append(Item(created["id"], [created["price"]["price_id"]], [price["amount"]], 1))
+            item = Item(created["id"], [created["price"]["price_id"]], [price["amount"]])
+            item.took(answer)
+            self.items.append(item)
 
     async def _price(self, attempt: Attempt, item: Item) -> None:
         document = {"amount": self._amount(), "tax_rate": "19", "reason": attempt.token}
         item.amounts.append(document["amount"])
         if answer := await self._send(attempt, "POST", f"/v1/items/{item.id}/prices", json=document):
             item.prices.append(answer.json()["id"])
-            item.answered = len(item.amounts)
+            item.took(answer)
 
     async def _void(self, attempt: Attempt, item: Item) -> None:
         if item.prices:
@@ -104,7 +113,8 @@ class Writer:
             await self._send(attempt, "DELETE", f"/v1/prices/{attempt.token}")
 
     async def _change(self, attempt: Attempt, item: Item) -> None:
-        current = await self._caller.ask(self._fleet.any(self._dice), "GET", f"/v1/items/{item.id}")
+        seen = {"pricebook-min-seq": str(self._seen)}
+        current = await self._caller.ask(self._fleet.any(self._dice), "GET", f"/v1/items/{item.id}", headers=seen)
         if current is not None and current.is_success:
             headers = {"if-match": current.headers["etag"]}
             await self._send(attempt, "PATCH", f"/v1/items/{item.id}", json={"name": attempt.token}, headers=headers)

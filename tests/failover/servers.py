@@ -8,7 +8,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 from sqlalchemy.engine import make_url
@@ -55,26 +54,13 @@ class Server:
                 stderr=log,
                 cwd="/",
                 start_new_session=True,
-                **as_owner(self._data),
+                **postgres.as_owner(self._data),
             )
         self.until("SELECT true")
 
     def copied(self, data: Path, *options: str) -> "Server":
         """A server on a base backup of this one, which is not started."""
-        data.mkdir(mode=0o700)
-        owner = self._data.stat()
-        os.chown(data, owner.st_uid, owner.st_gid)
-        subprocess.run(
-            [
-                str(self._program.with_name("pg_basebackup")),
-                *("-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres"),
-                *("-D", str(data), "--checkpoint=fast", *options),
-            ],
-            cwd="/",
-            check=True,
-            timeout=60,
-            **as_owner(self._data),
-        )
+        postgres.back_up(self._program, self.url, self._data, data, *options)
         return Server(self._program, data)
 
     def signal_recovery(self) -> None:
@@ -151,12 +137,6 @@ class Pair:
     def promote(self) -> None:
         """Make the standby the primary."""
         postgres.execute(self.standby.url, "SELECT pg_promote()")
-
-
-def as_owner(data: Path) -> dict[str, Any]:
-    """Options of a process that is to belong to the data's owner: PostgreSQL refuses to be root."""
-    owner = data.stat()
-    return {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []} if os.geteuid() == 0 else {}
 
 
 @contextlib.contextmanager

@@ -158,6 +158,17 @@ async def test_a_seq_that_nobody_has_is_waited_for_in_vain(reads: Reads) -> None
         assert await later == "2.00"
 
 
+async def test_a_change_that_the_primary_has_is_answered_although_the_standby_is_silent(reads: Reads) -> None:
+    async with reads.service(min_seq_wait_seconds=0.3, **LONG) as client, reads.away(**LONG) as other:
+        reads.pair.standby.signal(signal.SIGSTOP)
+        # The follower asks the standby for the first of these, and waits.
+        for amount in ("2", "3"):
+            seq = await other.record(amount)
+            answer = await client.price(pricebook_min_seq=str(seq))
+            assert (answer.status_code, answer.json().get("known_seq")) == (200, seq)
+        assert standby(client).in_use
+
+
 # The follower
 
 
