@@ -3,8 +3,8 @@
 import asyncio
 from typing import Any
 
+from gunicorn.asgi import protocol
 from gunicorn.asgi.parser import LimitRequestHeaders
-from gunicorn.asgi.protocol import ASGIProtocol
 from gunicorn.workers import gasgi
 
 from app import connections
@@ -14,16 +14,18 @@ from app.traffic import Drain
 _POLL_SECONDS = 0.1
 
 
-class _Connection(ASGIProtocol):  # type: ignore[misc]  # gunicorn publishes no types
+class _Connection(protocol.ASGIProtocol):  # type: ignore[misc]  # gunicorn publishes no types
     """A connection that its worker can find, and that says it when it ends."""
 
     _says_close = False
     _is_refused = False
+    _answer: bytes | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
         loop, settings = self.worker.loop, self.worker.app.settings
         self._traffic = self.worker.asgi.state.traffic
+        self._memory = self.worker.asgi.state.memory
         self._head = connections.Head(loop, settings.body_timeout_seconds, self._refuse)
         self.worker.connections.add(self)
         super().connection_made(transport)
@@ -50,6 +52,15 @@ class _Connection(ASGIProtocol):  # type: ignore[misc]  # gunicorn publishes no 
 
     def _feed_callback_parser(self, data: bytes) -> bool:
         reads_on: bool = super()._feed_callback_parser(data)
+        while reads_on and self._answer is not None and self._callback_parser.is_complete:
+            self._safe_write(self._answer)
+            self._answer = None
+            self._first_head.cancel()
+            self._head.ends()
+            self._arm_keepalive_timer()
+            rest = self._callback_parser.remaining()
+            self._callback_parser.reset()
+            reads_on = not rest or super()._feed_callback_parser(rest)
         if reads_on and self._current_request is None:
             self._head.grows(len(data))
         else:
@@ -59,7 +70,30 @@ class _Connection(ASGIProtocol):  # type: ignore[misc]  # gunicorn publishes no 
     def _on_headers_complete(self) -> Any:
         if connections.exceeds(self._callback_parser.headers):
             raise LimitRequestHeaders
+        if self._memory is not None and (answer := self._at_once()) is not None:
+            self._answer = answer
+            return False
         return super()._on_headers_complete()
+
+    def _on_message_complete(self) -> None:
+        if self._answer is None:
+            super()._on_message_complete()
+
+    def _at_once(self) -> bytes | None:
+        """The answer from memory, if there is one, and nothing that has to be sent before it."""
+        parser = self._callback_parser
+        if (
+            parser.method != b"GET"
+            or parser.http_version != (1, 1)
+            or not self._awaiting_request
+            or self._request_ready.is_set()
+            or self._flow_control.write_paused
+            or self.transport.is_closing()
+        ):
+            return None
+        own = protocol._CACHED_SERVER_HEADER + protocol._get_cached_date_header()  # noqa: SLF001 - it tells nobody
+        answer: bytes | None = self._memory.at_once(parser.path, parser.headers, own)
+        return answer
 
     def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:
         """Answer what gunicorn refuses by itself."""

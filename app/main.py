@@ -22,7 +22,7 @@ from app.middleware.body_limit import BodyLimitMiddleware
 from app.middleware.front import Front
 from app.middleware.price_reads import PriceReadMiddleware
 from app.middleware.request_context import RequestContextMiddleware
-from app.middleware.response_cache import Limits, ResponseCacheMiddleware
+from app.middleware.response_cache import Limits, Memory, ResponseCacheMiddleware
 from app.middleware.traffic import AdmissionMiddleware, ConnectionCloseMiddleware
 from app.observability import http_metrics, metrics, tracing
 from app.observability.ledger_watch import LedgerWatch
@@ -155,20 +155,22 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
             most_seconds=settings.price_max_age_seconds,
         )
     )
+    app.state.memory = None
     if settings.response_cache_bytes:
-        put_before(
-            functools.partial(
-                ResponseCacheMiddleware,
-                cache=responses,
-                prefix=f"{v1}/items",
-                limits=Limits(settings.response_cache_lag_seconds, settings.stale_if_error_seconds),
-                clocks=clocks,
-                follower=follower,
-                circuit=database.circuit,
-                keys=keys,
-                front=front,
-            )
+        memory = Memory(
+            cache=responses,
+            prefix=f"{v1}/items",
+            limits=Limits(settings.response_cache_lag_seconds, settings.stale_if_error_seconds),
+            clocks=clocks,
+            follower=follower,
+            circuit=database.circuit,
+            keys=keys,
+            front=front,
         )
+        put_before(functools.partial(ResponseCacheMiddleware, memory=memory))
+        if not traces.on:
+            # The servers' connections ask it. What is traced goes the long way, on which its span begins.
+            app.state.memory = memory
     return app
 
 

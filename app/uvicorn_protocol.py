@@ -20,6 +20,7 @@ class Config(uvicorn.Config):
     def __init__(self, app: FastAPI, settings: Settings, **options: Any) -> None:
         super().__init__(app, http=Connection, **options)
         self.traffic = app.state.traffic
+        self.memory = app.state.memory
         self.head_seconds = settings.body_timeout_seconds
 
 
@@ -60,8 +61,11 @@ class Connection(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._traffic = config.traffic
+        self._memory = config.memory
         self._head = connections.Head(self.loop, config.head_seconds, self._refuse)
         self._in_head = False
+        self._is_answered = False
+        self._idle_until: float | None = None
         self._is_beyond_limit = False
         self._is_refused = False
         self._fault: ProblemError | None = None
@@ -89,15 +93,17 @@ class Connection(HttpToolsProtocol):
             self._refuse(connections.turn_away(self._traffic))
             return
         idle = self.timeout_keep_alive_task
+        self._idle_until = None if idle is None else idle.when()
         super().data_received(data)
         if self._in_head:
             self._head.grows(len(data))
         else:
             self._head.ends()
-        if idle is not None and not self._in_head and not self._has_request:
-            # What came begins no request: an empty line, or the body of one that was answered without it.
+        if self._idle_until is not None and not self._in_head and not self._has_request:
+            # What came was answered at once, or begins no request: an empty line, or the body of one that was answered
+            # without it.
             self._unset_keepalive_if_required()
-            self.timeout_keep_alive_task = self.loop.call_at(idle.when(), self.timeout_keep_alive_handler)
+            self.timeout_keep_alive_task = self.loop.call_at(self._idle_until, self.timeout_keep_alive_handler)
 
     @property
     def _has_request(self) -> bool:
@@ -106,7 +112,9 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """A head begins."""
+        self._head.ends()  # The one before is whole, and came with the same data.
         self._in_head = True
+        self._is_answered = False
         super().on_message_begin()
 
     def on_headers_complete(self) -> None:
@@ -118,11 +126,37 @@ class Connection(HttpToolsProtocol):
             self._fault = connections.head_too_large()
         if self._fault is not None:
             raise httptools.HttpParserError
+        if self._memory is not None and (answer := self._at_once()) is not None:
+            self._is_answered = True
+            self._idle_until = self.loop.time() + self.timeout_keep_alive
+            self.transport.write(answer)
+            self.server_state.total_requests += 1
+            return
         super().on_headers_complete()
         # What is to be upgraded may have none; and an answer to HEAD has no body that its head could wait for.
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_started and self.scope["method"] != "HEAD":
             cycle.transport = _WholeAnswers(self.transport, cycle)  # type: ignore[assignment]  # all it is asked for
+
+    def on_message_complete(self) -> None:
+        """And so is its body."""
+        if not self._is_answered:
+            super().on_message_complete()
+
+    def _at_once(self) -> bytes | None:
+        """The answer from memory, if there is one, and nothing that has to be sent before it."""
+        parser = self.parser
+        if (
+            parser.get_method() != b"GET"
+            or parser.get_http_version() != "1.1"
+            or self._has_request
+            or self.flow.write_paused
+            or self.transport.is_closing()
+        ):
+            return None
+        own = b"".join([b"%b: %b\r\n" % field for field in self.server_state.default_headers])
+        answer: bytes | None = self._memory.at_once(self.url, self.headers, own)
+        return answer
 
     def send_400_response(self, msg: str) -> None:
         """Answer what cannot be read."""

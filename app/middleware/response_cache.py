@@ -1,15 +1,17 @@
 """Answers from memory, in front of the application: the same one for all who may see it, until something touches it.
 
-What is kept and when it goes is said in :mod:`app.response_cache`. This is the outermost middleware, so that a hit
-costs no more than it must; so it does itself what the others do for all other requests: it looks at the key, counts,
-times, logs and names the request, has a place among those in flight, and closes connections during the drain. What it
-cannot answer at once, for whatever reason, it leaves to the application, which knows what to say.
+What is kept and when it goes is said in :mod:`app.response_cache`. A hit costs no more than it must: where requests are
+not traced, the connection itself asks :class:`Memory` as soon as it has read a head, before the server makes a request
+of it; else the outermost middleware does. So what the other middlewares do for all other requests is done here: to look
+at the key, to count, time, log and name the request, and to close connections during the drain. What cannot be answered
+at once, for whatever reason, is left to the application, which knows what to say.
 """
 
 import math
 import time
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Literal, NamedTuple
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -20,12 +22,18 @@ from app.errors import InvalidRequest
 from app.follower import Follower
 from app.keyring import KeyRing
 from app.middleware.front import ACCEPT, AUTHORIZATION, IF_NONE_MATCH, JSON, MIN_SEQ, Answer, Front, headers_of
+from app.middleware.request_context import request_id_of
 from app.observability.http_metrics import route_template
 from app.observability.metrics import CACHE_READS, PRICE_READS, CacheRead, PriceRead
 from app.response_cache import Clocks, Entry, Fill, Headers, ResponseCache, entry
 
 _HIT, _MISS, _BYPASSED, _STALE = (CACHE_READS.labels(result) for result in CacheRead)
 _ANSWERED = PRICE_READS.labels(PriceRead.ANSWERED)
+_OF_THE_CONNECTION = frozenset({b"connection", b"expect", b"upgrade"})
+_STATUS_LINES: dict[int, bytes] = {
+    status: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode())
+    for status in (HTTPStatus.OK, HTTPStatus.NOT_MODIFIED)
+}
 
 
 class Limits(NamedTuple):
@@ -35,12 +43,19 @@ class Limits(NamedTuple):
     stale_seconds: float
 
 
-class ResponseCacheMiddleware:
-    """Keeps what handlers offer, and answers with it."""
+class Hit(NamedTuple):
+    """An answer from memory, and to whom."""
+
+    entry: Entry
+    answer: Answer
+    caller: Caller
+
+
+class Memory:
+    """What is kept, for those who may have it now."""
 
     def __init__(
         self,
-        app: ASGIApp,
         *,
         cache: ResponseCache,
         prefix: str,
@@ -55,48 +70,59 @@ class ResponseCacheMiddleware:
 
         :param prefix: paths that do not begin so are left to the application.
         """
-        self._app = app
-        self._cache = cache
-        self._prefix = prefix
+        self.cache = cache
+        self.prefix = prefix
+        self.clocks = clocks
+        self.front = front
         self._limits = limits
-        self._clocks = clocks
         self._follower = follower
         self._circuit = circuit
         self._keys = keys
-        self._front = front
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request."""
-        if (
-            scope["type"] != "http"
-            or scope["method"] != "GET"
-            or not scope["path"].startswith(self._prefix)
-            or (asked := headers_of(scope)) is None
-        ):
-            await self._app(scope, receive, send)
-            return
-        accept = asked.get(ACCEPT)
-        key = (scope["path"], scope["query_string"], None if accept in JSON else accept)
-        found = self._cache.get(key)
-        if isinstance(found, Entry) and (answer := self._answer(found, asked)) is not None:
-            await self._send(found, *answer, scope, send)
-        else:
-            await self._fill(key, scope, receive, send)
+    def at_once(self, target: bytes, fields: Sequence[tuple[bytes, bytes]], own: bytes) -> bytes | None:
+        """The answer to a GET without a body over HTTP/1.1, as its connection sends it, or ``None``: serve the request.
 
-    def _answer(self, found: Entry, asked: Mapping[bytes, bytes]) -> tuple[Answer, Caller] | None:
-        """The answer with this entry, or ``None`` if the application has to say it."""
-        now = self._clocks.monotonic()
-        left = found.seconds_left(wall := self._clocks.wall(), now)
+        :param target: as it came.
+        :param fields: of the head, with names in lower case.
+        :param own: the lines of the fields that the server adds to every answer.
+        """
+        started = time.perf_counter()
+        path, _, query = target.partition(b"?")
+        if b"%" in path or b"#" in target or not target.isascii() or self.front.traffic.draining:
+            return None
+        scope: Scope = {"method": "GET", "path": path.decode(), "query_string": query, "headers": fields}
+        if not scope["path"].startswith(self.prefix) or not all(map(_is_usual, fields)):
+            return None
+        if (asked := headers_of(scope)) is None or not isinstance(hit := self.find(key_of(scope, asked), asked), Hit):
+            return None
+        status, headers, body = hit.answer
+        request_id = request_id_of(scope)
+        headers.append((b"x-request-id", request_id.encode()))
+        self.front.ended(
+            scope, status, len(body), route=hit.entry.route, caller=hit.caller, started=started, request_id=request_id
+        )
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        return b"".join([_STATUS_LINES[status], *lines, own, b"\r\n", body])
+
+    def find(self, key: Hashable, asked: Mapping[bytes, bytes]) -> Hit | Literal[CacheRead.BYPASSED] | None:
+        """The answer, counted, if there is one that can be given at once, and that the caller may have.
+
+        ``BYPASSED``: there is one which cannot be trusted just now, or is not what was asked for.
+        """
+        found = self.cache.get(key)
+        if not isinstance(found, Entry):
+            return None
+        now = self.clocks.monotonic()
+        left = found.seconds_left(wall := self.clocks.wall(), now)
         if left <= 0:
             return None
         stale_seconds = self._stale_seconds(now)
         # A clock that was set back may be at a time before the one that the answer is about.
         if stale_seconds is None or wall < found.wall or not _is_new_enough(found, asked):
-            _BYPASSED.inc()
-            return None
+            return CacheRead.BYPASSED
         caller = self._caller(found, asked.get(AUTHORIZATION), is_stale=stale_seconds > 0)
         has_it = _has_it(found, asked.get(IF_NONE_MATCH))
-        if caller is None or has_it is None or self._front.is_full:
+        if caller is None or has_it is None or self.front.is_full:
             return None
         headers = [*(found.headers_304 if has_it else found.headers)]
         if (control := _control(found, left, is_stale=stale_seconds > 0)) is not None:
@@ -106,7 +132,9 @@ class ResponseCacheMiddleware:
             _STALE.inc()
         else:
             _HIT.inc()
-        return (Answer(304, headers, b"") if has_it else Answer(200, headers, found.body)), caller
+        if found.offer.is_price:
+            _ANSWERED.inc()
+        return Hit(found, Answer(304, headers, b"") if has_it else Answer(200, headers, found.body), caller)
 
     def _stale_seconds(self, now: float) -> float | None:
         """For how long the database has been away, 0 while what is kept can be trusted, ``None`` when it cannot."""
@@ -126,16 +154,40 @@ class ResponseCacheMiddleware:
             caller = self._keys.recognised(authorization)
         return caller if caller is not None and all(map(caller.may, found.scopes)) else None
 
-    async def _send(self, found: Entry, answer: Answer, caller: Caller, scope: Scope, send: Send) -> None:
-        started = time.perf_counter()
-        if found.offer.is_price:
-            _ANSWERED.inc()
-        await self._front.send(scope, send, answer, route=found.route, caller=caller, started=started)
 
-    async def _fill(self, key: tuple[object, ...], scope: Scope, receive: Receive, send: Send) -> None:
+class ResponseCacheMiddleware:
+    """Answers from memory, and keeps what handlers offer."""
+
+    def __init__(self, app: ASGIApp, memory: Memory) -> None:
+        self._app = app
+        self._memory = memory
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if (
+            scope["type"] != "http"
+            or scope["method"] != "GET"
+            or not scope["path"].startswith(self._memory.prefix)
+            or (asked := headers_of(scope)) is None
+        ):
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        key = key_of(scope, asked)
+        found = self._memory.find(key, asked)
+        if isinstance(found, Hit):
+            await self._memory.front.send(
+                scope, send, found.answer, route=found.entry.route, caller=found.caller, started=started
+            )
+            return
+        if found is CacheRead.BYPASSED:
+            _BYPASSED.inc()
+        await self._fill(key, scope, receive, send)
+
+    async def _fill(self, key: Hashable, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the application answer, and keep its answer if it is offered."""
-        clocks = self._clocks
-        fill = scope[Fill.SCOPE_KEY] = Fill(self._cache.generation, clocks.wall(), clocks.monotonic())
+        cache, clocks = self._memory.cache, self._memory.clocks
+        fill = scope[Fill.SCOPE_KEY] = Fill(cache.generation, clocks.wall(), clocks.monotonic())
         headers: Headers | None = None
         body = b""
 
@@ -152,7 +204,19 @@ class ResponseCacheMiddleware:
             _MISS.inc()
         route = route_template(scope)
         if headers is not None and fill.scopes is not None and route is not None:
-            self._cache.store(key, fill, entry(fill, body=body, headers=headers, route=route))
+            cache.store(key, fill, entry(fill, body=body, headers=headers, route=route))
+
+
+def key_of(scope: Scope, asked: Mapping[bytes, bytes]) -> Hashable:
+    """What the answer is kept by."""
+    accept = asked.get(ACCEPT)
+    return scope["path"], scope["query_string"], None if accept in JSON else accept
+
+
+def _is_usual(field: tuple[bytes, bytes]) -> bool:
+    """Whether it asks nothing of the connection but to be kept."""
+    name, value = field
+    return name not in _OF_THE_CONNECTION or (name == b"connection" and value.lower() == b"keep-alive")
 
 
 def _is_new_enough(found: Entry, asked: Mapping[bytes, bytes]) -> bool:
