@@ -22,6 +22,9 @@ MOST_LINE_BYTES = 8_190
 MOST_FIELDS = 100
 MOST_HEAD_BYTES = 32_768
 
+MOST_AT_ONCE = 32
+"""Requests of one client that are answered without letting others have a turn."""
+
 PARTING_SECONDS = 1.0
 """How long a connection beyond the limit may take to send something that can be answered; and how long one that was
 refused is kept, for a client that still sends, and would lose the answer if it were closed at once."""

@@ -134,7 +134,7 @@ class Follower:
                 unless.remove_done_callback(wake)
 
     async def reach(self, seq: int, *, seconds: float) -> None:
-        """Wait until the primary is known to have this change, but no longer than that.
+        """Wait until the primary is known to have this change, or for so long; and then ask it a last time.
 
         :raises SeqNotReached: if it has not.
         """
@@ -144,7 +144,7 @@ class Follower:
         self._reaching[waiter] = seq
         soon = min(_HEARD_WITHIN_SECONDS, seconds)
         try:
-            for patience in (soon, seconds - soon):
+            for patience in (soon, seconds - soon) if soon < seconds else (seconds,):
                 heard, _ = await asyncio.wait([waiter], timeout=patience)
                 # It may be waiting for a replica that gives no answer, or told of nothing behind a pooler.
                 if heard or seq <= (head := await self._primary_head()):

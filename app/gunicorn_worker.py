@@ -20,6 +20,7 @@ class _Connection(protocol.ASGIProtocol):  # type: ignore[misc]  # gunicorn publ
     _says_close = False
     _is_refused = False
     _answer: bytes | None = None
+    _answers_left = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin."""
@@ -48,10 +49,12 @@ class _Connection(protocol.ASGIProtocol):  # type: ignore[misc]  # gunicorn publ
         if self._is_beyond_limit:
             self._refuse(connections.turn_away(self._traffic))
             return
+        self._answers_left = connections.MOST_AT_ONCE
         super().data_received(data)
 
     def _feed_callback_parser(self, data: bytes) -> bool:
         reads_on: bool = super()._feed_callback_parser(data)
+        is_idle = False
         while reads_on and self._answer is not None and self._callback_parser.is_complete:
             self._safe_write(self._answer)
             self._answer = None
@@ -60,8 +63,9 @@ class _Connection(protocol.ASGIProtocol):  # type: ignore[misc]  # gunicorn publ
             self._arm_keepalive_timer()
             rest = self._callback_parser.remaining()
             self._callback_parser.reset()
-            reads_on = not rest or super()._feed_callback_parser(rest)
-        if reads_on and self._current_request is None:
+            is_idle = not rest
+            reads_on = is_idle or super()._feed_callback_parser(rest)
+        if reads_on and self._current_request is None and not is_idle:
             self._head.grows(len(data))
         else:
             self._head.ends()
@@ -85,6 +89,7 @@ class _Connection(protocol.ASGIProtocol):  # type: ignore[misc]  # gunicorn publ
         if (
             parser.method != b"GET"
             or parser.http_version != (1, 1)
+            or not self._answers_left
             or not self._awaiting_request
             or self._request_ready.is_set()
             or self._flow_control.write_paused
@@ -93,6 +98,7 @@ class _Connection(protocol.ASGIProtocol):  # type: ignore[misc]  # gunicorn publ
             return None
         own = protocol._CACHED_SERVER_HEADER + protocol._get_cached_date_header()  # noqa: SLF001 - it tells nobody
         answer: bytes | None = self._memory.at_once(parser.path, parser.headers, own)
+        self._answers_left -= 1
         return answer
 
     def _send_error_response(self, status: int, message: str, extra_headers: Any = ()) -> None:

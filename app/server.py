@@ -150,6 +150,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc]  # gunicorn publishes no
         self.cfg.set("bind", f"fd://{self._listener}")
         self.cfg.set("worker_class", "app.gunicorn_worker.Worker")
         self.cfg.set("workers", 1)
+        # The other one, an extra of gunicorn, gives heads to our connections in another form.
+        self.cfg.set("http_parser", "python")
         self.cfg.set("limit_request_line", MOST_LINE_BYTES)
         self.cfg.set("limit_request_fields", MOST_FIELDS)
         self.cfg.set("limit_request_field_size", MOST_HEAD_BYTES)

@@ -65,6 +65,7 @@ class Connection(HttpToolsProtocol):
         self._head = connections.Head(self.loop, config.head_seconds, self._refuse)
         self._in_head = False
         self._is_answered = False
+        self._answers_left = 0
         self._idle_until: float | None = None
         self._is_beyond_limit = False
         self._is_refused = False
@@ -94,6 +95,7 @@ class Connection(HttpToolsProtocol):
             return
         idle = self.timeout_keep_alive_task
         self._idle_until = None if idle is None else idle.when()
+        self._answers_left = connections.MOST_AT_ONCE
         super().data_received(data)
         if self._in_head:
             self._head.grows(len(data))
@@ -149,6 +151,7 @@ class Connection(HttpToolsProtocol):
         if (
             parser.get_method() != b"GET"
             or parser.get_http_version() != "1.1"
+            or not self._answers_left
             or self._has_request
             or self.flow.write_paused
             or self.transport.is_closing()
@@ -156,6 +159,7 @@ class Connection(HttpToolsProtocol):
             return None
         own = b"".join([b"%b: %b\r\n" % field for field in self.server_state.default_headers])
         answer: bytes | None = self._memory.at_once(self.url, self.headers, own)
+        self._answers_left -= 1
         return answer
 
     def send_400_response(self, msg: str) -> None:

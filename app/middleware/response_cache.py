@@ -13,6 +13,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Literal, NamedTuple
 
+import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import http_cache
@@ -26,6 +27,8 @@ from app.middleware.request_context import request_id_of
 from app.observability.http_metrics import route_template
 from app.observability.metrics import CACHE_READS, PRICE_READS, CacheRead, PriceRead
 from app.response_cache import Clocks, Entry, Fill, Headers, ResponseCache, entry
+
+logger = structlog.get_logger(__name__)
 
 _HIT, _MISS, _BYPASSED, _STALE = (CACHE_READS.labels(result) for result in CacheRead)
 _ANSWERED = PRICE_READS.labels(PriceRead.ANSWERED)
@@ -86,6 +89,14 @@ class Memory:
         :param fields: of the head, with names in lower case.
         :param own: the lines of the fields that the server adds to every answer.
         """
+        try:
+            return self._at_once(target, fields, own)
+        except Exception:
+            # In a parser's callback it would be taken for a fault of the request.
+            logger.exception("a connection could not ask for an answer from memory")
+            return None
+
+    def _at_once(self, target: bytes, fields: Sequence[tuple[bytes, bytes]], own: bytes) -> bytes | None:
         started = time.perf_counter()
         path, _, query = target.partition(b"?")
         if b"%" in path or b"#" in target or not target.isascii() or self.front.traffic.draining:

@@ -4,18 +4,20 @@ import contextlib
 import re
 import socket
 import time
+import uuid
 from collections.abc import Iterator
 from typing import NamedTuple
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from sqlalchemy.engine import URL
 
 from tests.support import postgres
 from tests.support.access import ADMIN_KEY, bearer
 from tests.support.processes import SECRET, Service, running
 
-KEEP_ALIVE_SECONDS = 2
+KEEP_ALIVE_SECONDS, HEAD_SECONDS = 3, 1
 KEY = b"Authorization: Bearer %b\r\n" % ADMIN_KEY.encode()
 PRICE, OTHER, MISSING = b"/v1/items/sku:A/price", b"/v1/items/sku:B/price", b"/v1/items/sku:NO/price"
 
@@ -76,6 +78,7 @@ def service(
         "auth_required": True,
         "admin_key": ADMIN_KEY,
         "keep_alive_seconds": KEEP_ALIVE_SECONDS,
+        "body_timeout_seconds": HEAD_SECONDS,
         "log_level": "info",
         "server": request.param,
     }
@@ -177,6 +180,23 @@ def test_a_connection_that_is_not_to_be_kept_is_closed(connection: Connection, r
     assert connection.is_closed
 
 
+def test_a_key_that_may_not_and_one_that_may_no_more_are_refused(service: Service, connection: Connection) -> None:
+    def key(*scopes: str) -> dict[str, str]:
+        document = {"name": str(uuid.uuid4()), "scopes": scopes}
+        made = httpx2.post(f"{service.api}/v1/keys", json=document, headers=bearer(ADMIN_KEY))
+        return {name: made.json()[name] for name in ("id", "key")}
+
+    def status(of: dict[str, str]) -> int:
+        connection.send(get(PRICE, b"Authorization: Bearer %b\r\n" % of["key"].encode()))
+        return connection.answer().status
+
+    may, may_not = key("prices:read"), key("items:read")
+    for _ in range(3):
+        assert (status(may), status(may_not)) == (200, 403)
+    httpx2.delete(f"{service.api}/v1/keys/{may['id']}", headers=bearer(ADMIN_KEY)).raise_for_status()
+    assert status(may) == 401
+
+
 def test_a_copy_that_is_current_is_not_sent_again(connection: Connection) -> None:
     connection.send(get(PRICE))
     tag = connection.answer().fields["etag"]
@@ -192,15 +212,45 @@ def test_a_copy_that_is_current_is_not_sent_again(connection: Connection) -> Non
     [
         (b"", 401),
         (b"Authorization: Bearer %b\r\n" % (b"x" * 64), 401),
+        (b"Authorization: Bearer %b\r\n" % ADMIN_KEY.encode() * 2, 401),
         (KEY + b"Pricebook-Min-Seq: x\r\n", 422),
         (KEY + b"Content-Length: 2\r\n", 200),
         (KEY + b"Upgrade: nothing\r\nConnection: Upgrade\r\n", 200),
     ],
-    ids=["no key", "unknown key", "no number", "a body", "an upgrade"],
+    ids=["no key", "unknown key", "key twice", "no number", "a body", "an upgrade"],
 )
 def test_what_is_unusual_is_judged_by_the_application(connection: Connection, fields: bytes, status: int) -> None:
     connection.send(get(PRICE, fields), b"{}" if b"Content-Length" in fields else b"")
     assert connection.answer().status == status
+
+
+@pytest.mark.parametrize("parts", [[get(PRICE)], [get(PRICE)[:30], get(PRICE)[30:]], [get(MISSING), get(PRICE)]])
+def test_a_connection_that_was_answered_is_not_taken_for_one_that_sends_a_head(
+    connection: Connection, parts: list[bytes]
+) -> None:
+    for part in parts:
+        connection.send(part)
+        time.sleep(0.05)
+    statuses = [connection.answer().status for _ in range(sum(part.startswith(b"GET") for part in parts))]
+    assert statuses[-1] == 200
+    time.sleep(HEAD_SECONDS * 2)
+    connection.send(get(OTHER))
+    assert connection.answer().status == 200
+
+
+def test_a_head_that_stalls_after_an_answer_is_refused(connection: Connection) -> None:
+    connection.send(get(PRICE), get(OTHER)[:-10])
+    assert connection.answer().status == 200
+    assert connection.answer().status == 408
+    assert connection.is_closed
+
+
+async def test_what_goes_wrong_in_memory_is_left_to_the_application(
+    app: FastAPI, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(app.state.memory, "find", lambda *_: 1 / 0)
+    assert app.state.memory.at_once(PRICE, [], b"") is None
+    assert "ZeroDivisionError" in caplog.text
 
 
 def test_a_connection_is_kept_as_long_after_an_answer_at_once_as_after_others(connection: Connection) -> None:
