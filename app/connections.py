@@ -11,6 +11,7 @@ from typing import Any
 
 import structlog
 
+from app import http_fields
 from app.errors import HeaderFieldsTooLarge, Overloaded, ProblemError, RequestTimeout, UriTooLong
 from app.middleware.answer_headers import SECURITY_HEADERS
 from app.problems import problem_response
@@ -44,7 +45,12 @@ def head_too_large() -> ProblemError:
 
 def exceeds(headers: Sequence[tuple[bytes, bytes]]) -> bool:
     """Whether the fields of a head are more than it may have."""
-    return len(headers) > MOST_FIELDS or sum(len(name) + len(value) + 4 for name, value in headers) > MOST_HEAD_BYTES
+    if len(headers) > MOST_FIELDS:
+        return True
+    size = 0
+    for name, value in headers:
+        size += len(name) + len(value) + 4
+    return size > MOST_HEAD_BYTES
 
 
 def turn_away(traffic: Traffic) -> ProblemError:
@@ -61,7 +67,7 @@ def answer(error: ProblemError) -> bytes:
         response = problem_response(error, {"Connection": "close", "X-Request-Id": request_id})
         logger.info("connection refused", status=error.status, problem=error.slug)
     phrase = HTTPStatus(error.status).phrase.encode()
-    fields = b"".join(b"%b: %b\r\n" % field for field in [*response.raw_headers, *SECURITY_HEADERS])
+    fields = http_fields.lines([*response.raw_headers, *SECURITY_HEADERS])
     return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (error.status, phrase, fields, bytes(response.body))
 
 

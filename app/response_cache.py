@@ -26,6 +26,7 @@ from datetime import datetime
 from typing import ClassVar, Final, TypedDict
 from uuid import UUID
 
+from app import http_fields
 from app.access import Scope
 
 type Tag = UUID | str
@@ -147,6 +148,8 @@ class Entry(Kept):
     body: bytes
     headers: Headers
     """All of them but ``Cache-Control`` and what belongs to one request."""
+    head: bytes
+    """Their lines."""
     headers_304: Headers
     """Those of an answer without a body."""
     etag: str
@@ -157,7 +160,7 @@ class Entry(Kept):
 
     @property
     def _body_size(self) -> int:
-        return len(self.body)
+        return len(self.body) + len(self.head)
 
 
 def entry(fill: Fill, *, body: bytes, headers: Headers, route: str) -> Entry:
@@ -170,6 +173,7 @@ def entry(fill: Fill, *, body: bytes, headers: Headers, route: str) -> Entry:
     return Entry(
         body=body,
         headers=kept,
+        head=http_fields.lines(kept),
         headers_304=[header for header in kept if not header[0].startswith(b"content-") or header[0] == _POLICY],
         etag=named.get(b"etag", b"").decode("latin-1"),
         control=named.get(b"cache-control"),

@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
-from app import connections
+from app import connections, http_fields
 from app.errors import MalformedRequest, ProblemError
 from app.settings import Settings
 
@@ -22,6 +22,15 @@ class Config(uvicorn.Config):
         self.traffic = app.state.traffic
         self.memory = app.state.memory
         self.head_seconds = settings.body_timeout_seconds
+        self._own: tuple[list[tuple[bytes, bytes]] | None, bytes] = (None, b"")
+
+    def own(self, state: ServerState) -> bytes:
+        """The lines of the headers that the server adds to each answer; it makes them anew every second."""
+        headers, lines = self._own
+        if headers is not state.default_headers:
+            lines = http_fields.lines(state.default_headers)
+            self._own = (state.default_headers, lines)
+        return lines
 
 
 class _WholeAnswers:
@@ -60,6 +69,7 @@ class Connection(HttpToolsProtocol):
         _loop: asyncio.AbstractEventLoop | None = None,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._own = config.own
         self._traffic = config.traffic
         self._memory = config.memory
         self._head = connections.Head(self.loop, config.head_seconds, self._refuse)
@@ -93,8 +103,11 @@ class Connection(HttpToolsProtocol):
             self._unset_keepalive_if_required()
             self._refuse(connections.turn_away(self._traffic))
             return
-        idle = self.timeout_keep_alive_task
-        self._idle_until = None if idle is None else idle.when()
+        # uvicorn would end the timer, and another one would be made for each answer at once: that takes as long as to
+        # look for the answer. It stays, and looks when it comes whether it is time.
+        idle, self.timeout_keep_alive_task = self.timeout_keep_alive_task, None
+        if idle is not None and self._idle_until is None:
+            self._idle_until = idle.when()
         self._answers_left = connections.MOST_AT_ONCE
         super().data_received(data)
         if self._in_head:
@@ -104,8 +117,18 @@ class Connection(HttpToolsProtocol):
         if self._idle_until is not None and not self._in_head and not self._has_request:
             # What came was answered at once, or begins no request: an empty line, or the body of one that was answered
             # without it.
-            self._unset_keepalive_if_required()
+            self.timeout_keep_alive_task = idle or self.loop.call_at(self._idle_until, self.timeout_keep_alive_handler)
+        else:
+            self._idle_until = None
+            if idle is not None:
+                idle.cancel()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection when it is time."""
+        if self._idle_until is not None and self._idle_until > self.loop.time():
             self.timeout_keep_alive_task = self.loop.call_at(self._idle_until, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     @property
     def _has_request(self) -> bool:
@@ -157,8 +180,7 @@ class Connection(HttpToolsProtocol):
             or self.transport.is_closing()
         ):
             return None
-        own = b"".join([b"%b: %b\r\n" % field for field in self.server_state.default_headers])
-        answer: bytes | None = self._memory.at_once(self.url, self.headers, own)
+        answer: bytes | None = self._memory.at_once(self.url, self.headers, self._own(self.server_state))
         self._answers_left -= 1
         return answer
 

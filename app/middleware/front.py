@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -15,16 +15,17 @@ from app.observability.http_metrics import RequestMetrics, exemplar, status_of_c
 from app.traffic import Place, Traffic
 
 ACCEPT, AUTHORIZATION, IF_NONE_MATCH, MIN_SEQ = b"accept", b"authorization", b"if-none-match", b"pricebook-min-seq"
-_ASKED_WITH = frozenset({ACCEPT, AUTHORIZATION, IF_NONE_MATCH, MIN_SEQ})
+CONNECTION, EXPECT, UPGRADE, REQUEST_ID = b"connection", b"expect", b"upgrade", b"x-request-id"
+_ASKED_WITH = frozenset({ACCEPT, AUTHORIZATION, IF_NONE_MATCH, MIN_SEQ, CONNECTION, EXPECT, UPGRADE, REQUEST_ID})
 _UNUSUAL = frozenset({b"content-length", b"transfer-encoding", b"content-encoding"})
 JSON = frozenset({None, b"*/*", b"application/json"})
 """Values of ``Accept`` that make no difference."""
 
 
-def headers_of(scope: Scope) -> dict[bytes, bytes] | None:
+def headers_of(fields: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes] | None:
     """The headers that an answer depends on, or ``None`` if the application has to judge what they mean."""
     asked: dict[bytes, bytes] = {}
-    for name, value in scope["headers"]:
+    for name, value in fields:
         if name in _ASKED_WITH:
             if name in asked:
                 return None

@@ -75,7 +75,7 @@ class PriceReadMiddleware:
             scope["type"] != "http"
             or scope["method"] != "GET"
             or (question := self._question(scope["path"], scope["query_string"])) is None
-            or (headers := headers_of(scope)) is None
+            or (headers := headers_of(scope["headers"])) is None
             or headers.get(ACCEPT) not in JSON
             or MIN_SEQ in headers
             or (caller := self._keys.recognised(headers.get(AUTHORIZATION))) is None

@@ -127,7 +127,11 @@ def describe(span: trace.Span, scope: Scope, request_id: str, hidden: Sequence[s
 
 def request_id_of(scope: Scope) -> str:
     """The caller's id for the request, if it is a plain word, or else a new one."""
-    for name, value in scope["headers"]:
-        if name == b"x-request-id" and _SAFE_ID.fullmatch(value):
-            return str(value, "ascii")
+    return request_id(next((value for name, value in scope["headers"] if name == b"x-request-id"), None))
+
+
+def request_id(asked: bytes | None) -> str:
+    """The same, of the value of the header."""
+    if asked is not None and _SAFE_ID.fullmatch(asked):
+        return str(asked, "ascii")
     return f"{_PROCESS}{next(_NUMBERS):016x}"

@@ -16,14 +16,27 @@ from typing import Literal, NamedTuple
 import structlog
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app import http_cache
+from app import http_cache, http_fields
 from app.access import Caller
 from app.circuit import Circuit
 from app.errors import InvalidRequest
 from app.follower import Follower
 from app.keyring import KeyRing
-from app.middleware.front import ACCEPT, AUTHORIZATION, IF_NONE_MATCH, JSON, MIN_SEQ, Answer, Front, headers_of
-from app.middleware.request_context import request_id_of
+from app.middleware.front import (
+    ACCEPT,
+    AUTHORIZATION,
+    CONNECTION,
+    EXPECT,
+    IF_NONE_MATCH,
+    JSON,
+    MIN_SEQ,
+    REQUEST_ID,
+    UPGRADE,
+    Answer,
+    Front,
+    headers_of,
+)
+from app.middleware.request_context import request_id
 from app.observability.http_metrics import route_template
 from app.observability.metrics import CACHE_READS, PRICE_READS, CacheRead, PriceRead
 from app.response_cache import Clocks, Entry, Fill, Headers, ResponseCache, entry
@@ -32,7 +45,6 @@ logger = structlog.get_logger(__name__)
 
 _HIT, _MISS, _BYPASSED, _STALE = (CACHE_READS.labels(result) for result in CacheRead)
 _ANSWERED = PRICE_READS.labels(PriceRead.ANSWERED)
-_OF_THE_CONNECTION = frozenset({b"connection", b"expect", b"upgrade"})
 _STATUS_LINES: dict[int, bytes] = {
     status: b"HTTP/1.1 %d %b\r\n" % (status, status.phrase.encode())
     for status in (HTTPStatus.OK, HTTPStatus.NOT_MODIFIED)
@@ -50,8 +62,19 @@ class Hit(NamedTuple):
     """An answer from memory, and to whom."""
 
     entry: Entry
-    answer: Answer
+    is_current: bool
+    """The caller has it already."""
+    more: list[tuple[bytes, bytes]]
+    """Headers that it has now."""
     caller: Caller
+
+    @property
+    def answer(self) -> Answer:
+        """As a whole."""
+        entry = self.entry
+        if self.is_current:
+            return Answer(304, [*entry.headers_304, *self.more], b"")
+        return Answer(200, [*entry.headers, *self.more], entry.body)
 
 
 class Memory:
@@ -101,19 +124,20 @@ class Memory:
         path, _, query = target.partition(b"?")
         if b"%" in path or b"#" in target or not target.isascii() or self.front.traffic.draining:
             return None
-        scope: Scope = {"method": "GET", "path": path.decode(), "query_string": query, "headers": fields}
-        if not scope["path"].startswith(self.prefix) or not all(map(_is_usual, fields)):
+        scope: Scope = {"method": "GET", "path": path.decode(), "query_string": query}
+        if not scope["path"].startswith(self.prefix) or (asked := headers_of(fields)) is None or not _is_usual(asked):
             return None
-        if (asked := headers_of(scope)) is None or not isinstance(hit := self.find(key_of(scope, asked), asked), Hit):
+        if not isinstance(hit := self.find(key_of(scope, asked), asked), Hit):
             return None
-        status, headers, body = hit.answer
-        request_id = request_id_of(scope)
-        headers.append((b"x-request-id", request_id.encode()))
-        self.front.ended(
-            scope, status, len(body), route=hit.entry.route, caller=hit.caller, started=started, request_id=request_id
-        )
-        lines = [b"%b: %b\r\n" % header for header in headers]
-        return b"".join([_STATUS_LINES[status], *lines, own, b"\r\n", body])
+        entry, is_current, more, caller = hit
+        if is_current:
+            status, head, body = 304, http_fields.lines(entry.headers_304), b""
+        else:
+            status, head, body = 200, entry.head, entry.body
+        named = request_id(asked.get(REQUEST_ID))
+        self.front.ended(scope, status, len(body), route=entry.route, caller=caller, started=started, request_id=named)
+        more.append((b"x-request-id", named.encode()))
+        return b"".join((_STATUS_LINES[status], head, http_fields.lines(more), own, b"\r\n", body))
 
     def find(self, key: Hashable, asked: Mapping[bytes, bytes]) -> Hit | Literal[CacheRead.BYPASSED] | None:
         """The answer, counted, if there is one that can be given at once, and that the caller may have.
@@ -135,17 +159,17 @@ class Memory:
         has_it = _has_it(found, asked.get(IF_NONE_MATCH))
         if caller is None or has_it is None or self.front.is_full:
             return None
-        headers = [*(found.headers_304 if has_it else found.headers)]
+        more: list[tuple[bytes, bytes]] = []
         if (control := _control(found, left, is_stale=stale_seconds > 0)) is not None:
-            headers.append((b"cache-control", control))
+            more.append((b"cache-control", control))
         if stale_seconds > 0:
-            headers.append((b"pricebook-stale", b"%d" % math.ceil(stale_seconds)))
+            more.append((b"pricebook-stale", b"%d" % math.ceil(stale_seconds)))
             _STALE.inc()
         else:
             _HIT.inc()
         if found.offer.is_price:
             _ANSWERED.inc()
-        return Hit(found, Answer(304, headers, b"") if has_it else Answer(200, headers, found.body), caller)
+        return Hit(found, has_it, more, caller)
 
     def _stale_seconds(self, now: float) -> float | None:
         """For how long the database has been away, 0 while what is kept can be trusted, ``None`` when it cannot."""
@@ -179,7 +203,7 @@ class ResponseCacheMiddleware:
             scope["type"] != "http"
             or scope["method"] != "GET"
             or not scope["path"].startswith(self._memory.prefix)
-            or (asked := headers_of(scope)) is None
+            or (asked := headers_of(scope["headers"])) is None
         ):
             await self._app(scope, receive, send)
             return
@@ -224,10 +248,11 @@ def key_of(scope: Scope, asked: Mapping[bytes, bytes]) -> Hashable:
     return scope["path"], scope["query_string"], None if accept in JSON else accept
 
 
-def _is_usual(field: tuple[bytes, bytes]) -> bool:
-    """Whether it asks nothing of the connection but to be kept."""
-    name, value = field
-    return name not in _OF_THE_CONNECTION or (name == b"connection" and value.lower() == b"keep-alive")
+def _is_usual(asked: Mapping[bytes, bytes]) -> bool:
+    """Whether nothing is asked of the connection but to be kept."""
+    return (
+        EXPECT not in asked and UPGRADE not in asked and asked.get(CONNECTION, b"keep-alive").lower() == b"keep-alive"
+    )
 
 
 def _is_new_enough(found: Entry, asked: Mapping[bytes, bytes]) -> bool:
