@@ -2,6 +2,7 @@
 
 import time
 
+import httpx2
 import pytest
 
 from tests.cluster.conftest import Images
@@ -26,6 +27,7 @@ def test_the_database_is_away_for_a_minute(images: Images, report: Report) -> No
             time.sleep(3)
             ns.kubectl("scale", "statefulset/pricebook-postgres", "--replicas=0")
             eventually(lambda: not ns.get("pods", "-l", DATABASE)["items"], seconds=60)
+            stale = _what_is_answered(release)
             until = time.monotonic() + AWAY_SECONDS
             while time.monotonic() < until:
                 assert release.ready() == ready, "a pod became unready: the Service would be empty"
@@ -45,6 +47,21 @@ def test_the_database_is_away_for_a_minute(images: Images, report: Report) -> No
             f"database away for {AWAY_SECONDS} s",
             "`kubectl scale statefulset --replicas=0` under load, then back",
             f"{account.requests} requests: {account.shed} answered 503 with `Retry-After`, {account.failed} otherwise "
-            f"failed; both pods ready throughout, 0 restarts; answering {recovered:.0f} s after the database started "
+            f"failed; a price from memory answered 200 with `Pricebook-Stale: {stale}`, a write 503; both pods ready "
+            f"throughout, 0 restarts; answering {recovered:.0f} s after the database started "
             f"again; {account.written} writes answered 201, as many in the ledger",
         )
+
+
+def _what_is_answered(release: Release) -> str:
+    """A price that was asked for before, and no write; how old the price says that it may be."""
+    with (
+        release.ns.forwarded("service/pricebook", 80) as url,
+        httpx2.Client(base_url=url, headers=release.authorization(), timeout=30) as client,
+    ):
+        price = client.get("/v1/items/sku:LOAD/price")
+        assert price.status_code == 200, price.text
+        assert price.json()["amount"]
+        write = client.post("/v1/items/sku:LOAD/prices", json={"amount": "1.00"})
+        assert (write.status_code, int(write.headers["retry-after"]) > 0) == (503, True), write.text
+        return str(price.headers["pricebook-stale"])

@@ -119,6 +119,25 @@ def test_pods_are_killed(release: Release, images: Images, report: Report) -> No
     under_fault(release, images, report, "pods killed", how, kill)
 
 
+_KILL_WORKER = "import os, pathlib; os.kill(int(pathlib.Path('/proc/1/task/1/children').read_text().split()[0]), 9)"
+
+
+def test_serving_processes_are_killed(release: Release, images: Images, report: Report) -> None:
+    restarts = release.restarts()
+
+    def kill() -> str:
+        for number in range(1, KILLS + 1):
+            release.settled(2)
+            victim = release.ready()[0]
+            release.ns.kubectl("exec", victim, "--container", "pricebook", "--", "python", "-c", _KILL_WORKER)
+            eventually(lambda number=number: release.restarts() == restarts + number, seconds=60)  # type: ignore[misc]
+        release.settled(2)
+        return f", {KILLS} containers started again in their pods"
+
+    how = f"SIGKILL to the process that serves, in a pod, {KILLS} times, under load"
+    under_fault(release, images, report, "serving processes killed", how, kill)
+
+
 @contextlib.contextmanager
 def packets_lost(ns: Namespace) -> Iterator[None]:
     """Let every node lose packets that come in during the block: TCP repeats them after 0.2 seconds and more.

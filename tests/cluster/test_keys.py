@@ -11,7 +11,7 @@ from tests.cluster.kube import namespace
 from tests.cluster.release import Release
 from tests.cluster.report import Report
 
-pytestmark = pytest.mark.proof
+pytestmark = pytest.mark.cluster
 
 ROUNDS = 10
 LIMIT_SECONDS = 2.0
