@@ -4,7 +4,6 @@ import asyncio
 import inspect
 import logging
 import os
-import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -21,9 +20,8 @@ from app.migrations import migrate
 from app.observability import logs
 from app.settings import Settings
 from tests.support import postgres
-from tests.support.access import ADMIN_KEY
+from tests.support.access import ADMIN_KEY, KEYS
 
-KEYS = re.compile(rb"pb_[0-9a-f]{16}_[A-Za-z0-9_-]{43}|of no use outside of the tests|%b" % ADMIN_KEY.encode())
 CLEAR = """
     SET session_replication_role = replica;  -- keeps the triggers quiet that guard the history
     DELETE FROM api_keys; DELETE FROM stored_answers;

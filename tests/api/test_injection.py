@@ -99,6 +99,15 @@ async def test_what_is_asked_is_text(client: Client, owner: asyncpg.Connection, 
         assert (await client.get(f"{item}/price", params={name: text})).status_code == 422, name
     for name in ("after", "after_at", "types", "limit", "wait"):
         assert (await client.get("/v1/changes", params={name: text})).status_code == 422, name
+    for path, names in (
+        ("/v1/schedule", ("book", "from", "to", "limit", "cursor")),
+        (f"{item}/prior-price", ("book", "reduced_at", "days")),
+        (f"{item}/prices", ("book", "from", "to", "quantity", "known_at", "known_seq")),
+        ("/v1/export", ("book", "at", "format", "known_seq")),
+        ("/v1/imports", ("book", "state", "limit", "cursor")),
+    ):
+        for name in names:
+            assert (await client.get(path, params={name: text})).status_code < 500, (path, name)
     assert await counts(owner) == before
 
 
@@ -151,6 +160,25 @@ async def test_names_of_columns_are_text(client: Client, text: str) -> None:
 async def test_names_of_columns_are_text_in_quotes(client: Client, text: str) -> None:
     doubled = text.replace('"', '""')
     await _imported(client, text, f'"{doubled}",amount\r\nA-1,1\r\n')
+
+
+@pytest.mark.parametrize("text", SQL)
+async def test_cells_of_a_file_are_text(client: Client, owner: asyncpg.Connection, text: str) -> None:
+    file = io.StringIO(newline="")
+    csv.writer(file).writerows([["sku", "name", "amount", "reason"], [f"x{text}", text, "1", text]])
+    headers = {"Content-Type": "text/csv"}
+    done = await client.post("/v1/imports", params={"mode": "apply"}, content=file.getvalue(), headers=headers)
+    assert done.json()["counts"]["create"] == 1, done.text
+    item = f"/v1/items/sku:{quote(f'x{text}', safe='')}"
+    assert (await client.get(item)).json()["name"] == text
+    assert (await client.get(f"{item}/price")).json()["reason"] == text
+    assert await counts(owner) == dict.fromkeys(COUNTED, 0) | {
+        "items": 1,
+        "price_rows": 1,
+        "changes": 3,
+        "books": 1,
+        "imports": 1,
+    }
 
 
 async def _imported(client: Client, column: str, file: str) -> None:

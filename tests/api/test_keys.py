@@ -1,6 +1,7 @@
 """Keys: made, listed, revoked, expired, rotated; and what they may correct."""
 
 import asyncio
+import hmac
 import io
 import logging
 import re
@@ -249,6 +250,26 @@ async def test_the_admin_key_needs_no_database(settings: Settings) -> None:
         unchecked = await app.get("/v1/whoami", headers=bearer(str(KeyToken.new())))
         assert (unchecked.status_code, unchecked.json()["type"]) == (503, "/problems/database-unavailable")
         assert "Retry-After" in unchecked.headers
+
+
+async def test_keys_are_compared_in_constant_time(guard: Guarded, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = await make_key(guard, "till", ["quotes"])
+    compared: list[tuple[int, int]] = []
+    compare = hmac.compare_digest
+
+    def spied(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", spied)
+    # One for the admin key, and one for the key, whether there is one with this id or not.
+    for text in (f"pb_{key['id']}_{'x' * 43}", str(KeyToken.new())):
+        compared.clear()
+        assert await whoami(guard, text) == 401
+        assert compared == [(32, 32), (32, 32)]
+    compared.clear()
+    assert await whoami(guard, f"{ADMIN_KEY}x") == 401
+    assert compared == [(32, 32)]
 
 
 class TestCorrections:

@@ -6,16 +6,18 @@ Those that end a process without a warning are in :mod:`tests.chaos.kills`.
 import asyncio
 import random
 import signal
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import asyncpg
 
-from tests.chaos.fleet import Fleet
+from tests.chaos.fleet import POOL_SIZE, Fleet
 from tests.chaos.importers import Importer
 from tests.chaos.postgres import HOG, Postgres, Standby
 from tests.chaos.record import Record
+from tests.chaos.writers import Writer
 
 _TERMINATE = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = ANY($1)"
 
@@ -113,6 +115,22 @@ def _locked(statement: str) -> Callable[[Scene], AbstractAsyncContextManager[Non
     return during
 
 
+@asynccontextmanager
+async def _full(scene: Scene) -> AsyncIterator[None]:
+    """Writes wait for the ledger, and there are more of them than any server has connections to write by."""
+    crowd = [
+        Writer(f"crowd-{time.monotonic_ns()}-{number}", scene.fleet, scene.record, f"{number}")
+        for number in range(_CROWD * len(scene.fleet.servers))
+    ]
+    async with _locked(_LEDGER)(scene):
+        writing = [asyncio.create_task(writer.run()) for writer in crowd]
+        yield
+    for writer in crowd:
+        writer.stopping = True
+    await asyncio.gather(*writing)
+
+
+_CROWD = 4 * POOL_SIZE
 _LEDGER = "SELECT FROM ledger FOR UPDATE"
 _ITEMS = """
     SELECT FROM items WHERE id IN (SELECT id FROM items ORDER BY random() LIMIT 500) FOR UPDATE SKIP LOCKED
@@ -209,6 +227,7 @@ STOPPED_AT_ONCE = Fault("PostgreSQL stopped, immediately", _shut_down(signal.SIG
 PAUSED = Fault("PostgreSQL paused", _paused(_primary), (2, 6))
 EXHAUSTED = Fault("connections of PostgreSQL exhausted", _exhausted, (1, 4))
 WAIT_FOR_THE_LEDGER = Fault("ledger locked, less than the limit", _locked(_LEDGER), (0.5, 2.5), noticed=False)
+POOLS_FULL = Fault("more writes than connections, which wait", _full, (6, 8))
 LEDGER_LOCKED = Fault("ledger locked, beyond the limit", _locked(_LEDGER), (6, 8))
 ITEMS_LOCKED = Fault("500 items locked", _locked(_ITEMS), (1, 7))
 TERMINATED = Fault("backends terminated, again and again", _again(), (0.1, 3))
@@ -232,6 +251,7 @@ ALL = [
     EXHAUSTED,
     WAIT_FOR_THE_LEDGER,
     LEDGER_LOCKED,
+    POOLS_FULL,
     ITEMS_LOCKED,
     TERMINATED,
     DATABASE_CUT,

@@ -6,6 +6,7 @@ from typing import Any
 
 from tests.chaos.fleet import Fleet
 from tests.chaos.record import Record
+from tests.support.access import KEYS
 
 _KILLED = ("Worker (pid:", "Shutting down: Master", "Reason: The process that serves the requests ended")
 """What gunicorn says of a worker that was killed. That no other one ended is looked at after each round."""
@@ -18,6 +19,8 @@ def compare(fleet: Fleet, record: Record) -> None:
     """Read the logs of all servers."""
     for server in fleet.servers:
         errors: Counter[str] = Counter()
+        if KEYS.search(server.log.read_bytes()):
+            record.violation(f"{server.name} logged a key")
         for line in server.log.read_text().splitlines():
             try:
                 entry = json.loads(line)

@@ -21,6 +21,9 @@ from tests.support.processes import SECRET, Service, run, running
 pytestmark = pytest.mark.long
 
 _WRITERS = 4
+_MOST_SECONDS = 20
+"""From the promotion to writes everywhere; some 2 on a machine that has nothing else to do."""
+
 _ENOUGH = 50
 """Writes acknowledged before the fault, and again after it."""
 
@@ -53,6 +56,7 @@ def test_nothing_confirmed_is_lost_and_nobody_is_restarted(
         load, seconds = asyncio.run(_fail_over(pair, service, fault))
         assert service.process.poll() is None
         audit(load, service)
+    assert seconds < _MOST_SECONDS
     record_property("summary", f"failover ({fault.name}): writes go on after {seconds:.1f} s, none lost")
 
 

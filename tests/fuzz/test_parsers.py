@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from sqlalchemy.engine import URL
 
-from app import exact_json, gtin, http_cache, idempotency, instants, money
+from app import exact_json, gtin, http_cache, idempotency, import_columns, instants, money
 from app.errors import InvalidRequest, PreconditionFailed, PreconditionRequired
+from app.feed_position import NotAPosition
+from app.feed_position import Position as FeedPosition
 from app.key_token import KeySecret, KeyToken, mask
 from app.models import ItemKey
 from app.pagination import Cursors
@@ -161,6 +163,28 @@ def test_idempotency_keys(text: str) -> None:
     assert key.isascii()
     assert key.isprintable()
     assert idempotency._parse(['"' + key.replace("\\", "\\\\").replace('"', '\\"') + '"']) == key
+
+
+@given(st.text(max_size=40) | st.from_regex(r"[0-9]{1,20}(@[0-9T:.Z-]{1,30})?", fullmatch=True))
+@example("7@2026-01-01T00:00:00Z")
+def test_positions_in_the_feed(text: str) -> None:
+    try:
+        position = FeedPosition.parse(text)
+    except NotAPosition:
+        return
+    assert 0 <= position.seq < 2**63
+    assert FeedPosition.parse(position.event_id) == position
+
+
+@given(st.lists(st.text(max_size=30) | st.from_regex(r"[a-z_]{1,12}(:[A-Za-z ]{1,8})?(=[a-z0-9]{0,5})?"), max_size=4))
+@example(["sku:Article", "amount"])
+def test_mappings_of_columns(entries: list[str]) -> None:
+    try:
+        sources = import_columns.parse_mapping(entries)
+    except import_columns.MappingError:
+        return
+    assert sum(map(len, sources.values())) == len(entries)
+    assert set(sources) <= set(import_columns.COLUMNS)
 
 
 @given(st.text(max_size=50) | st.uuids().map(str) | st.text(max_size=20).map(lambda sku: f"sku:{sku}"))

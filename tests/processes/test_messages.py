@@ -189,3 +189,11 @@ def test_missing_settings_end_the_process(tmp_path: Path, command: str) -> None:
     missing = "SECRET_KEY" if command == "serve" else "DATABASE_URL"
     assert (ended.returncode, ended.stdout) == (1, "")
     assert ended.stderr.splitlines()[-1].startswith(f"{missing}: is not set. (")
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "prices.example"])  # noqa: S104 - it is refused
+def test_development_without_keys_stays_on_this_machine(tmp_path: Path, host: str) -> None:
+    done = run("dev", directory=tmp_path, host=host, database_url="postgresql://nobody@127.0.0.1:1/nowhere")
+    assert done.returncode != 0
+    assert f"HOST: {host} can be reached from elsewhere" in done.stderr
+    assert "AUTH_REQUIRED=true" in done.stderr

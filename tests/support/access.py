@@ -1,5 +1,6 @@
 """An application that asks for keys, and keys for it."""
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,6 +13,9 @@ from app.main import create_app
 from app.settings import Settings
 
 ADMIN_KEY = "an-admin-key-of-no-use-outside-of-the-tests"
+
+KEYS = re.compile(rb"pb_[0-9a-f]{16}_[A-Za-z0-9_-]{43}|of no use outside of the tests|%b" % ADMIN_KEY.encode())
+"""Keys and secrets of tests, which no log may show."""
 
 
 def bearer(key: str) -> dict[str, str]:

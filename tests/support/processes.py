@@ -14,6 +14,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.support.access import KEYS
+
 PRICEBOOK = Path(sys.executable).with_name("pricebook")
 SECRET = "of no use outside of the tests, but long enough"  # noqa: S105 - as it says
 
@@ -86,6 +88,8 @@ def started(command: str, directory: Path, **settings: object) -> Iterator[Servi
         if service.process.poll() is None:
             service.process.terminate()
             service.process.wait(timeout=20)
+    # Where the log is in pytest's own directory, it is searched again with all the others.
+    assert not KEYS.search(service.log.read_bytes()), f"keys are in {service.log}"
 
 
 @contextmanager
