@@ -37,7 +37,10 @@ def test_a_write_through_one_is_read_through_the_other(images: Images, report: R
                     amount = f"{number + 2}.00"
                     done = here.post(f"/v1/items/sku:TWO-{writer}/prices", json={"amount": amount, "tax_rate": "19"})
                     assert done.status_code == 201, done.text
-                    stale += there.get(f"/v1/items/sku:TWO-{writer}/price").json()["amount"] != amount
+                    seen = {"pricebook-min-seq": done.headers["pricebook-seq"]}
+                    read = there.get(f"/v1/items/sku:TWO-{writer}/price", headers=seen)
+                    assert read.status_code == 200, read.text
+                    stale += read.json()["amount"] != amount
             return stale
 
         with ThreadPoolExecutor(2) as pool:
@@ -47,6 +50,6 @@ def test_a_write_through_one_is_read_through_the_other(images: Images, report: R
         assert seqs == list(range(before + 1, before + 1 + len(seqs)))
         report.row(
             "two replicas",
-            "writers through both at once, each write read through the other pod",
+            "writers through both at once, each write read through the other pod, with `Pricebook-Min-Seq`",
             f"{2 * WRITES} writes, {stale} stale reads; {len(seqs)} changes, numbered without a gap",
         )
