@@ -21,6 +21,8 @@ HOG = "hog"
 """A role that takes connections away from others. It has no right to the last ones, which are for superusers."""
 
 _MOST_CONNECTIONS = 40
+_STREAMING = ("--write-recovery-conf", "--create-slot", "--slot=standby")
+"""With the slot the primary keeps what the standby has yet to get, however long that was killed or paused."""
 _START_SECONDS = 60
 _DATABASE = "pricebook"
 
@@ -64,9 +66,7 @@ class Postgres:
 
     async def copy(self, standby: "Standby") -> None:
         """Give a standby what this server has, which runs."""
-        await asyncio.to_thread(
-            postgres.back_up, self._program, self.url, self._data, standby._data, "--write-recovery-conf"
-        )
+        await asyncio.to_thread(postgres.back_up, self._program, self.url, self._data, standby._data, *_STREAMING)
         # The copy is in nobody's use.
         (standby._data / ".s.PGSQL.5432.lock").unlink()
 
