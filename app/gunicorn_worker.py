@@ -96,7 +96,7 @@ class _Connection(protocol.ASGIProtocol):  # type: ignore[misc]  # gunicorn publ
             or self.transport.is_closing()
         ):
             return None
-        own = protocol._CACHED_SERVER_HEADER + protocol._get_cached_date_header()  # noqa: SLF001 - it tells nobody
+        own = protocol._CACHED_SERVER_HEADER + protocol._get_cached_date_header()  # noqa: SLF001 - it has no other way to them
         answer: bytes | None = self._memory.at_once(parser.path, parser.headers, own)
         self._answers_left -= 1
         return answer

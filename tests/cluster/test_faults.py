@@ -119,6 +119,10 @@ def test_pods_are_killed(release: Release, images: Images, report: Report) -> No
     under_fault(release, images, report, "pods killed", how, kill)
 
 
+def _has_restarted(release: Release, times: int) -> bool:
+    return release.restarts() == times
+
+
 _KILL_WORKER = "import os, pathlib; os.kill(int(pathlib.Path('/proc/1/task/1/children').read_text().split()[0]), 9)"
 
 
@@ -130,7 +134,7 @@ def test_serving_processes_are_killed(release: Release, images: Images, report: 
             release.settled(2)
             victim = release.ready()[0]
             release.ns.kubectl("exec", victim, "--container", "pricebook", "--", "python", "-c", _KILL_WORKER)
-            eventually(lambda number=number: release.restarts() == restarts + number, seconds=60)  # type: ignore[misc]
+            eventually(functools.partial(_has_restarted, release, restarts + number), seconds=60)
         release.settled(2)
         return f", {KILLS} containers started again in their pods"
 
