@@ -1,7 +1,7 @@
 """What request handlers ask for, as annotated aliases."""
 
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from typing import Annotated, Any
 
@@ -19,8 +19,11 @@ from app.models import ItemKey
 from app.pagination import Cursors
 from app.response_cache import Fill, Offer
 from app.retries import ON_PRIMARY
-from app.schemas.base import BookKey, Moment, Quantity
+from app.schemas.base import BookKey, Document, Moment, Quantity
+from app.services import price_recording
 from app.services.import_uploads import Limits
+from app.services.price_recording import Recording
+from app.services.price_writes import PriceWrites
 from app.traffic import Place
 
 # Coroutines, even where nothing is awaited: FastAPI would send a plain function to a thread and back.
@@ -63,7 +66,8 @@ async def _read_session_on_primary(request: Request) -> AsyncIterator[ReadSessio
         yield session
 
 
-async def _write_session(request: Request) -> AsyncIterator[WriteSession]:
+@asynccontextmanager
+async def _writing(request: Request) -> AsyncIterator[WriteSession]:
     database: Database = request.app.state.database
     # By now the body was read, for which the client may have taken its time.
     keys: KeyRing = request.app.state.keys
@@ -71,6 +75,23 @@ async def _write_session(request: Request) -> AsyncIterator[WriteSession]:
     async with database.writing() as session:
         await idempotency.claim(session, request)
         yield session
+
+
+async def _write_session(request: Request) -> AsyncIterator[WriteSession]:
+    async with _writing(request) as session:
+        yield session
+
+
+async def _recorder(request: Request) -> AsyncIterator[Callable[[Recording], Awaitable[Document]]]:
+    if idempotency.is_named(request):
+        # Its answer is stored in the transaction of the price.
+        async with _writing(request) as session:
+            yield partial(price_recording.record, session)
+        return
+    keys: KeyRing = request.app.state.keys
+    await keys.still(request.scope[Caller.SCOPE_KEY])
+    writes: PriceWrites = request.app.state.price_writes
+    yield writes.record
 
 
 # Function scope ends these before the answer is sent: a commit that fails is never answered with success.
@@ -84,6 +105,9 @@ ReadingOnPrimary = Annotated[ReadSession, Depends(_read_session_on_primary, scop
 """For what is seldom read, and then often right after it was written, by those who cannot say what they have seen."""
 
 Writing = Annotated[WriteSession, Depends(_write_session, scope="function")]
+
+Recorder = Annotated[Callable[[Recording], Awaitable[Document]], Depends(_recorder, scope="function")]
+"""Records a price: with those of other callers, if it can."""
 
 
 async def _caller(request: Request) -> Caller:

@@ -179,6 +179,11 @@ class Idempotency:
         return Question(caller.id, _parse(values), hashlib.sha256(asked).digest(), self._hours)
 
 
+def is_named(request: Request) -> bool:
+    """Whether the request, which :meth:`Idempotency.answer` looks after, has the header."""
+    return _QUESTION in request.scope
+
+
 async def claim(session: WriteSession, request: Request) -> None:
     """Call it first in the transaction of a request, which is then answered once for its ``Idempotency-Key``.
 

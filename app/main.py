@@ -38,6 +38,7 @@ from app.routers.v1 import books, changes, exports, imports, items, prices, quot
 from app.routers.v1 import keys as keys_router
 from app.services import import_uploads
 from app.services.price_reads import PriceReads
+from app.services.price_writes import PriceWrites
 from app.settings import Settings
 from app.traffic import Traffic
 
@@ -106,6 +107,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.state.lookup_memory = LookupMemory(responses, follower, clocks, settings.response_cache_lag_seconds)
     app.state.import_limits = import_uploads.Limits(settings.max_import_rows, settings.import_preview_hours)
     app.state.keys = keys
+    app.state.price_writes = PriceWrites(database)
     app.state.idempotency = Idempotency(database, settings.idempotency_hours)
     previous = settings.secret_key_previous
     app.state.cursors = Cursors(

@@ -20,7 +20,8 @@ from sqlalchemy.engine import URL
 from app.database import Database
 from app.models import ItemKey
 from app.schemas.price import PriceCreate
-from app.services import prices
+from app.services import price_recording
+from app.services.price_recording import Recording
 from app.settings import Settings
 from bench import BenchFailed, ledgers
 from bench.load import CONNECTIONS, Answered
@@ -88,16 +89,12 @@ def find() -> Path:
 async def script(settings: Settings, items: int) -> str:
     """Catch the statements with which the service records one price, as pgbench runs them.
 
-    What one statement answered, and a later one is told, is kept in pgbench's variables as well.
-
     :param settings: of a ledger as :mod:`bench.ledgers` fills it, with so many items.
     """
-    seen: list[tuple[str, Sequence[Any], Sequence[str]]] = []
+    seen: list[tuple[str, Sequence[Any]]] = []
 
-    def catch(
-        _connection: object, _cursor: object, statement: str, values: Sequence[Any], context: Any, _: bool
-    ) -> None:
-        seen.append((statement, values, context.compiled.positiontup))
+    def catch(_connection: object, _cursor: object, statement: str, values: Sequence[Any], *_: object) -> None:
+        seen.append((statement, values))
 
     item = UUID(ledgers.item_id(0))
     database = Database(settings)
@@ -105,24 +102,25 @@ async def script(settings: Settings, items: int) -> str:
     try:
         async with database.writing() as session:
             price = PriceCreate(amount=Decimal("12.34"), tax_rate=Decimal(19))
-            row = await prices.record(session, ItemKey(item, None), price, actor=_ACTOR, may_correct=True)
+            await price_recording.record(session, Recording(ItemKey(item, None), price, _ACTOR, may_correct=True))
     finally:
         await database.close()
-    variables = {item: _ANY_ITEM, row["id"]: ":id", row["recorded_at"]: ":recorded_at"}
     lines = [f"\\set number random(0, {items - 1})", "BEGIN;"]
-    lines += [_line(statement, values, names, variables) for statement, values, names in seen]
+    lines += [_line(statement, values, {item: _ANY_ITEM}) for statement, values in seen]
     return "\n".join([*lines, "COMMIT;"]) + "\n"
 
 
-def _line(statement: str, values: Sequence[Any], names: Sequence[str], variables: Mapping[Any, str]) -> str:
+def _line(statement: str, values: Sequence[Any], variables: Mapping[Any, str]) -> str:
     """One statement on one line, with variables or literals in the places of its parameters."""
-    texts = [
-        ":seq" if name == "seq" else variables[value] if value in variables else literal(value)
-        for name, value in zip(names, values, strict=True)
-    ]
-    line = re.sub(r"\$(\d+)", lambda place: texts[int(place[1]) - 1], " ".join(statement.split()))
-    # Its answer becomes variables; a colon of a cast is no variable's, because another one precedes or follows it.
-    return f"{line} \\gset" if re.search(r"\bRETURNING\b", line) else f"{line};"
+    texts = [parameter(value, variables) for value in values]
+    return re.sub(r"\$(\d+)", lambda place: texts[int(place[1]) - 1], " ".join(statement.split())) + ";"
+
+
+def parameter(value: Any, variables: Mapping[Any, str]) -> str:
+    """A value as SQL writes it, or the variable that stands in its place, also within an array."""
+    if isinstance(value, list):
+        return f"ARRAY[{', '.join(parameter(element, variables) for element in value)}]"
+    return variables.get(value) or literal(value)
 
 
 def literal(value: Any) -> str:

@@ -1,72 +1,275 @@
-"""The statement that records a price row.
+"""Recording prices: one, or those that many callers send at the same moment in one transaction.
 
-One statement, because from the number on every other writer waits: the row and its change cost the database some
-hundred microseconds, and each round trip of a busy process milliseconds.
+The rows are numbered, written and logged by one statement, because from the number on every other writer waits: that
+costs the database some hundred microseconds, and each round trip of a busy process milliseconds.
 """
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import Select, Text, bindparam, func, insert, literal, select, true
+from sqlalchemy import BigInteger, Row, Select, Text, Uuid, bindparam, column, func, insert, literal, select, true
+from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import aliased
 
-from app.models import Change, ChangeType, PriceRetirement, PriceRow
-from app.services import ledger
+from app.database import WriteSession
+from app.database_errors import violated_constraint
+from app.errors import FieldError, InvalidRequest, ItemArchived, ProblemError, UnknownItem
+from app.models import Book, Change, ChangeType, Item, ItemKey, PriceRetirement, PriceRow
+from app.schemas.base import Document
+from app.schemas.price import PriceCreate
+from app.services import books, ledger, prices
+from app.services.prices import BookTerms
 
 _STATED = (
     *("item_id", "book_id", "amount", "per", "min_quantity", "tax_rate", "tax", "tax_included"),
-    *("valid_to", "supersedes", "reason", "recorded_by"),
+    *("valid_from", "valid_to", "supersedes", "reason", "recorded_by"),
 )
-"""What of a row the request and its target decide; but ``valid_from``, for which now is put if it is null."""
+"""What of a row the request and its target decide. A null ``valid_from`` stands for the instant of recording."""
+
+_WRITTEN = ("id", "seq", "recorded_at", "recorded_by", "item_id", "book_id", "valid_from", "supersedes")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Recording:
+    """A price that a caller wants to be recorded. Two that say the same are still two."""
+
+    key: ItemKey
+    data: PriceCreate
+    actor: str
+    may_correct: bool
+    """Whether it may change what was answered in the past."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A recording with nothing against it, unless its instant is."""
+
+    recording: Recording
+    target: Row[Any]
+    book: BookTerms
+    stated: Mapping[str, Any]
+
+
+class NotTogetherError(Exception):
+    """One of several recordings has something against it that shows only when they are written: all are rolled back."""
+
+
+async def record(session: WriteSession, recording: Recording) -> Document:
+    """Record a price row, a ``PriceRow``.
+
+    :raises UnknownItem: if there is no such item.
+    :raises UnknownBook: if there is no such book.
+    :raises ItemArchived: if the item takes no new prices.
+    :raises InvalidRequest: if the interval is empty, or ``supersedes`` names no row of this item in this book.
+    :raises AlreadySuperseded: if that row was superseded or voided before.
+    :raises Forbidden: if it changes what was answered in the past.
+    """
+    (target,) = await _targets(session, [recording])
+    checked = _check(recording, target)
+    try:
+        (row,) = await _write(session, [checked])
+    except IntegrityError as error:
+        match violated_constraint(error):
+            case "pk_price_retirements":
+                raise prices.already_superseded(checked.stated["supersedes"], "/supersedes") from None
+            case "ck_price_rows_interval":
+                raise prices.empty_interval("") from None
+            case _:
+                raise
+    return row
+
+
+async def record_together(session: WriteSession, recordings: Sequence[Recording]) -> list[Document | None]:
+    """Record those that nothing is said against, all at one instant; ``None`` stands for the others, in their places.
+
+    Those are left to :func:`record`, one by one, which waits for whoever holds their items, or says what is wrong.
+
+    :param recordings: whose keys are either all ids or all skus.
+    :raises NotTogetherError: if one of them spoils it for all.
+    """
+    try:
+        targets = await _targets(session, recordings, wait=False)
+        clean = [checked for each in zip(recordings, targets, strict=True) if (checked := _clean(*each)) is not None]
+        rows = await _write(session, clean)
+    except (ProblemError, IntegrityError) as error:
+        raise NotTogetherError from error
+    documents = {checked.recording: row for checked, row in zip(clean, rows, strict=True)}
+    return [documents.get(recording) for recording in recordings]
+
+
+def _clean(recording: Recording, target: Row[Any] | None) -> _Checked | None:
+    try:
+        return _check(recording, target)
+    except ProblemError:
+        return None
+
+
+async def _targets(
+    session: WriteSession, recordings: Sequence[Recording], *, wait: bool = True
+) -> list[Row[Any] | None]:
+    """What each of them is about; ``None`` if there is no such item. The items and books stay as they are.
+
+    :param wait: for items and books that others are changing. Otherwise they are left out.
+    """
+    parameters = {
+        "items": [recording.key.parameter for recording in recordings],
+        "books": [recording.data.book for recording in recordings],
+        "supersedes": [recording.data.supersedes for recording in recordings],
+    }
+    statement = _target(by_sku=recordings[0].key.sku is not None, wait=wait)
+    found = {row.place: row for row in await session.columns(statement, parameters)}
+    return [found.get(place) for place in range(1, len(recordings) + 1)]
 
 
 @cache
-def statement() -> Select[Any]:
-    """Takes a number, writes the row, retires what it supersedes, and logs the change: its parameters are the columns
-    that the request and its target decide. It answers ``seq``, ``recorded_at``, ``id`` and ``valid_from``.
+def _target(*, by_sku: bool, wait: bool) -> Select[Any]:
+    asked = (
+        func.unnest(
+            bindparam("items", type_=ARRAY(Text() if by_sku else Uuid())),
+            bindparam("books", type_=ARRAY(Text())),
+            bindparam("supersedes", type_=ARRAY(Uuid())),
+        )
+        .table_valued(
+            column("item", Text() if by_sku else Uuid()),
+            column("book", Text()),
+            column("supersedes", Uuid()),
+            with_ordinality="place",
+            name="asked",
+        )
+        .render_derived()
+    )
+    # The lock that the row's foreign key takes anyway, taken early: the book's currency stays until the commit.
+    book = (
+        select(Book.id, Book.currency, Book.time_zone, Book.tax_included)
+        .where(Book.key == asked.c.book)
+        .with_for_update(read=True, key_share=True, skip_locked=not wait)
+        .lateral("book")
+    )
+    superseded = aliased(PriceRow, name="superseded")
+    return (
+        select(
+            asked.c.place,
+            Item.id.label("item_id"),
+            Item.archived_at,
+            book.c.id.label("book_id"),
+            book.c.currency,
+            book.c.time_zone,
+            book.c.tax_included,
+            superseded.id.label("superseded_id"),
+            superseded.valid_from.label("superseded_began"),
+            PriceRetirement.seq.label("retired_seq"),
+        )
+        .select_from(asked)
+        .join(Item, (Item.sku if by_sku else Item.id) == asked.c.item)
+        .outerjoin(book, true())
+        .outerjoin(
+            superseded,
+            (superseded.id == asked.c.supersedes) & (superseded.item_id == Item.id) & (superseded.book_id == book.c.id),
+        )
+        .outerjoin(PriceRetirement, PriceRetirement.price_id == superseded.id)
+        # Archiving the item waits for this transaction, and the other way round.
+        .with_for_update(read=True, of=Item, skip_locked=not wait)
+    )
 
-    A null ``valid_from`` stands for the instant of recording.
+
+def _check(recording: Recording, target: Row[Any] | None) -> _Checked:
+    """Raises as :func:`record` does, but for what only the database can tell."""
+    key, data = recording.key, recording.data
+    if target is None:
+        raise UnknownItem(f"There is no item {key}.")
+    if target.book_id is None:
+        raise books.unknown(data.book, pointer="/book")
+    if target.archived_at is not None:
+        raise ItemArchived(
+            f'Item {key} is archived. PATCH it with {{"archived_at": null}} before recording prices.',
+            [FieldError("path/item", "item-archived", "takes no new prices")],
+        )
+    if data.supersedes is not None and target.superseded_id is None:
+        raise InvalidRequest.at("/supersedes", "unknown-price", f"names no price row of this item in book {data.book}")
+    if data.supersedes is not None and target.retired_seq is not None:
+        raise prices.already_superseded(data.supersedes, "/supersedes")
+    book = BookTerms(target.book_id, data.book, target.currency, target.time_zone, target.tax_included)
+    stated = {
+        **prices.columns_of(data, book),
+        "item_id": target.item_id,
+        "book_id": book.id,
+        "recorded_by": recording.actor,
+    }
+    return _Checked(recording, target, book, stated)
+
+
+async def _write(session: WriteSession, all_checked: Sequence[_Checked]) -> list[Document]:
+    """Number, write and log the rows by one statement: the lock that comes with the numbers is held for that long only.
+
+    :raises IntegrityError: if one supersedes what another writer has just superseded, or ends before it is recorded.
+    :raises Forbidden: if one changes what was answered in the past, and may not.
+    """
+    if not all_checked:
+        return []
+    values = {name: [checked.stated[name] for checked in all_checked] for name in _STATED}
+    written = (await session.columns(_statement(), {**values, "count": len(all_checked)})).all()
+    session.last_seq = written[-1].seq
+    documents = []
+    for checked, row in zip(all_checked, written, strict=True):
+        item_id: UUID = checked.stated["item_id"]
+        ledger.logged(session, ChangeType.PRICE_RECORDED, item_id)
+        if not checked.recording.may_correct:
+            prices.refuse_correction(checked.target.superseded_began, row.recorded_at, "/supersedes")
+            prices.refuse_correction(checked.stated["valid_from"], row.recorded_at, "/valid_from")
+        columns = {**checked.stated, **row._asdict(), "import_id": None}
+        documents.append(prices.document(columns, book=checked.book.key, currency=checked.book.currency, void=False))
+    return documents
+
+
+@cache
+def _statement() -> Select[Any]:
+    """Takes as many numbers as there are rows, writes the rows, retires what they supersede, and logs the changes.
+
+    Its parameters are arrays by the names of the columns, and ``count``, their length. It answers ``seq``,
+    ``recorded_at``, ``id`` and ``valid_from`` of each row, in order.
     """
     stamp = ledger.ADVANCE.cte("stamp")
     table = PriceRow.__table__
-    made = {
-        "valid_from": func.coalesce(bindparam("valid_from", type_=table.c.valid_from.type), stamp.c.recorded_at),
-        "seq": stamp.c.seq,
+    stated = (
+        func.unnest(*(bindparam(name, type_=ARRAY(table.c[name].type)) for name in _STATED))
+        .table_valued(*(column(name, table.c[name].type) for name in _STATED), with_ordinality="place", name="stated")
+        .render_derived()
+    )
+    values = {
+        **{name: stated.c[name] for name in _STATED},
+        "valid_from": func.coalesce(stated.c.valid_from, stamp.c.recorded_at),
+        "seq": stamp.c.seq - bindparam("count", type_=BigInteger) + stated.c.place,
         "recorded_at": stamp.c.recorded_at,
     }
-    stated = {name: bindparam(name, type_=table.c[name].type) for name in _STATED}
-    values = {**stated, **made}
     row = (
         insert(PriceRow)
-        .from_select(list(values), select(*(value.label(name) for name, value in values.items())))
-        .returning(table.c.id, table.c.valid_from)
+        .from_select(
+            list(values),
+            select(*(value.label(name) for name, value in values.items())).select_from(stamp.join(stated, true())),
+        )
+        .returning(*(table.c[name] for name in _WRITTEN))
         .cte("recorded")
     )
     retired = (
         insert(PriceRetirement)
         .from_select(
             ["price_id", "successor_id", "seq"],
-            select(stated["supersedes"], row.c.id, stamp.c.seq)
-            .select_from(stamp.join(row, true()))
-            .where(stated["supersedes"].is_not(None)),
+            select(row.c.supersedes, row.c.id, row.c.seq).where(row.c.supersedes.is_not(None)),
         )
         .cte("retired")
     )
     logged = {
-        "seq": stamp.c.seq,
-        "at": stamp.c.recorded_at,
-        "actor": stated["recorded_by"],
+        "seq": row.c.seq,
+        "at": row.c.recorded_at,
+        "actor": row.c.recorded_by,
         "type": literal(ChangeType.PRICE_RECORDED.value, Text()),
-        "item_id": stated["item_id"],
-        "book_id": stated["book_id"],
+        "item_id": row.c.item_id,
+        "book_id": row.c.book_id,
         "price_id": row.c.id,
     }
-    change = (
-        insert(Change)
-        .from_select(list(logged), select(*logged.values()).select_from(stamp.join(row, true())))
-        .cte("logged")
-    )
-    return (
-        select(stamp.c.seq, stamp.c.recorded_at, row.c.id, row.c.valid_from)
-        .select_from(stamp.join(row, true()))
-        .add_cte(retired, change)
-    )
+    change = insert(Change).from_select(list(logged), select(*logged.values())).cte("logged")
+    return select(row.c.seq, row.c.recorded_at, row.c.id, row.c.valid_from).order_by(row.c.seq).add_cte(retired, change)

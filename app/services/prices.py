@@ -1,64 +1,23 @@
-"""Recording price rows."""
+"""Price rows: what a request makes of one, how it is told, and how it is voided."""
 
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
-from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from sqlalchemy import Select, Uuid, bindparam, insert, select, true
+from sqlalchemy import Uuid, bindparam, insert, select
 from sqlalchemy.exc import IntegrityError
-from sqlalchemy.orm import aliased
 
 from app import money
 from app.access import Scope
 from app.database import WriteSession
 from app.database_errors import violated_constraint
-from app.errors import AlreadySuperseded, FieldError, Forbidden, InvalidRequest, ItemArchived, UnknownItem, UnknownPrice
-from app.models import Book, ChangeType, Item, ItemKey, PriceRetirement, PriceRow
+from app.errors import AlreadySuperseded, FieldError, Forbidden, InvalidRequest, UnknownPrice
+from app.models import Book, ChangeType, PriceRetirement, PriceRow
 from app.schemas import price as schemas
 from app.schemas.base import Document
-from app.services import answers, books, ledger, price_recording
+from app.services import answers, books, ledger
 from app.services.ledger import Written
-
-# The lock that the row's foreign key takes anyway, taken early: the book's currency stays until the commit.
-_book = (
-    select(Book.id, Book.currency, Book.time_zone, Book.tax_included)
-    .where(Book.key == bindparam("book"))
-    .with_for_update(read=True, key_share=True)
-    .subquery("book")
-)
-_superseded = aliased(PriceRow, name="superseded")
-_TARGET = (
-    select(
-        Item.id.label("item_id"),
-        Item.archived_at,
-        _book.c.id.label("book_id"),
-        _book.c.currency,
-        _book.c.time_zone,
-        _book.c.tax_included,
-        _superseded.id.label("superseded_id"),
-        _superseded.valid_from.label("superseded_began"),
-        PriceRetirement.seq.label("retired_seq"),
-    )
-    .select_from(Item)
-    .outerjoin(_book, true())
-    .outerjoin(
-        _superseded,
-        (_superseded.id == bindparam("supersedes", type_=Uuid()))
-        & (_superseded.item_id == Item.id)
-        & (_superseded.book_id == _book.c.id),
-    )
-    .outerjoin(PriceRetirement, PriceRetirement.price_id == _superseded.id)
-    # Archiving the item waits for this transaction, and the other way round.
-    .with_for_update(read=True, of=Item)
-)
-
-
-@cache
-def _target(*, by_sku: bool) -> Select[Any]:
-    return _TARGET.where(ItemKey.any(by_sku=by_sku).condition)
-
 
 _ROW_TO_VOID = (
     select(
@@ -89,60 +48,6 @@ class BookTerms(NamedTuple):
     tax_included: bool
 
 
-async def record(
-    session: WriteSession, key: ItemKey, data: schemas.PriceCreate, *, actor: str, may_correct: bool
-) -> Document:
-    """Record a price row, a ``PriceRow``.
-
-    :param may_correct: whether it may change what was answered in the past.
-    :raises UnknownItem: if there is no such item.
-    :raises UnknownBook: if there is no such book.
-    :raises ItemArchived: if the item takes no new prices.
-    :raises InvalidRequest: if the interval is empty, or ``supersedes`` names no row of this item in this book.
-    :raises AlreadySuperseded: if that row was superseded or voided before.
-    :raises Forbidden: if it changes what was answered in the past.
-    """
-    parameters = {"item": key.parameter, "book": data.book, "supersedes": data.supersedes}
-    target = (await session.columns(_target(by_sku=key.sku is not None), parameters)).one_or_none()
-    if target is None:
-        raise UnknownItem(f"There is no item {key}.")
-    if target.book_id is None:
-        raise books.unknown(data.book, pointer="/book")
-    if target.archived_at is not None:
-        raise ItemArchived(
-            f'Item {key} is archived. PATCH it with {{"archived_at": null}} before recording prices.',
-            [FieldError("path/item", "item-archived", "takes no new prices")],
-        )
-    if data.supersedes is not None and target.superseded_id is None:
-        raise InvalidRequest.at("/supersedes", "unknown-price", f"names no price row of this item in book {data.book}")
-    if data.supersedes is not None and target.retired_seq is not None:
-        raise _already_superseded(data.supersedes, "/supersedes")
-    book = BookTerms(target.book_id, data.book, target.currency, target.time_zone, target.tax_included)
-    columns = columns_of(data, book)
-    row = await _record(session, {**columns, "item_id": target.item_id, "book_id": book.id, "recorded_by": actor})
-    if not may_correct:
-        refuse_correction(target.superseded_began, row["recorded_at"], "/supersedes")
-        refuse_correction(columns["valid_from"], row["recorded_at"], "/valid_from")
-    return document(row, book=book.key, currency=book.currency, void=False)
-
-
-async def _record(session: WriteSession, stated: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Number, write and log a row by one statement: the lock that comes with the number is held for that long only."""
-    try:
-        written = (await session.columns(price_recording.statement(), {**stated, "count": 1})).one()
-    except IntegrityError as error:
-        match violated_constraint(error):
-            case "pk_price_retirements":
-                raise _already_superseded(stated["supersedes"], "/supersedes") from None
-            case "ck_price_rows_interval":
-                raise _empty_interval("") from None
-            case _:
-                raise
-    session.last_seq = written.seq
-    ledger.logged(session, ChangeType.PRICE_RECORDED, stated["item_id"])
-    return {**stated, **written._asdict(), "import_id": None}
-
-
 def refuse_correction(began: datetime | None, now: datetime, pointer: str) -> None:
     """Refuse a change to what holds from an instant on, if that is in the past.
 
@@ -168,7 +73,7 @@ async def void(session: WriteSession, price_id: UUID, *, actor: str, may_correct
     if found is None:
         raise UnknownPrice(f"There is no price row {price_id}.")
     if found.retired_seq is not None:
-        raise _already_superseded(price_id, "path/price_id")
+        raise already_superseded(price_id, "path/price_id")
     row: PriceRow = found.PriceRow
     (stamp,) = await ledger.advance(session)
     if not may_correct:
@@ -178,7 +83,7 @@ async def void(session: WriteSession, price_id: UUID, *, actor: str, may_correct
     except IntegrityError as error:
         # Another writer retired the row between the check and the number.
         if violated_constraint(error) == "pk_price_retirements":
-            raise _already_superseded(price_id, "path/price_id") from None
+            raise already_superseded(price_id, "path/price_id") from None
         raise
     await ledger.log(
         session, stamp, ChangeType.PRICE_VOIDED, actor, item_id=row.item_id, book_id=row.book_id, price_id=price_id
@@ -249,14 +154,14 @@ def columns_of(data: schemas.PriceCreate, book: BookTerms, pointer: str = "") ->
 
 def _check_interval(valid_from: datetime, valid_to: datetime | None, pointer: str) -> None:
     if valid_to is not None and valid_to <= valid_from:
-        raise _empty_interval(pointer)
+        raise empty_interval(pointer)
 
 
-def _empty_interval(pointer: str) -> InvalidRequest:
+def empty_interval(pointer: str) -> InvalidRequest:
     return InvalidRequest.at(f"{pointer}/valid_to", "empty-interval", "must be later than valid_from")
 
 
-def _already_superseded(price_id: UUID, pointer: str) -> AlreadySuperseded:
+def already_superseded(price_id: UUID, pointer: str) -> AlreadySuperseded:
     return AlreadySuperseded(
         f"Price row {price_id} was superseded or voided before. Read the item again and correct the row in force.",
         [FieldError(pointer, "already-superseded", "names a row that is no longer in force")],

@@ -8,7 +8,7 @@ from bench import capacity, works
 from bench.capacity import Chart, Cost, Need, Users
 from bench.goals import Goal, Start, goals
 from bench.load import Run, median
-from bench.pgbench import answered, literal
+from bench.pgbench import answered, literal, parameter
 from bench.processes import Stat, family, parse_stat
 from bench.report import Rows, figures, rate
 
@@ -70,6 +70,15 @@ def test_literals() -> None:
         "'3'",
         "'O''Neil'",
         "'{\"1\",NULL}'",
+    ]
+
+
+def test_parameters_as_pgbench_writes_them() -> None:
+    values = [None, "the item", ["O'Neil", None, "the item"]]
+    assert [parameter(value, {"the item": ":item"}) for value in values] == [
+        "NULL",
+        ":item",
+        "ARRAY['O''Neil', NULL, :item]",
     ]
 
 

@@ -26,6 +26,7 @@ from app.dependencies import (
     QuantityQuery,
     Reading,
     ReadingLater,
+    Recorder,
     Seen,
     To,
     Writing,
@@ -62,6 +63,7 @@ from app.schemas.price import (
     Timeline,
 )
 from app.services import answers, histories, lookups, prices, schedules
+from app.services.price_recording import Recording
 from app.services.questions import Moment
 
 router = Router(tag="prices", route_class=ExactJsonRoute)
@@ -162,7 +164,7 @@ async def read_prices(
 async def record_price(
     key: ItemAddress,
     data: PriceCreate,
-    session: Writing,
+    record: Recorder,
     actor: Actor,
     may_correct: MayCorrect,
 ) -> Response:
@@ -171,7 +173,7 @@ async def record_price(
     A correction needs the scope `prices:correct`: that is a `valid_from` in the past, or `supersedes` with a row that
     has begun.
     """
-    row = await prices.record(session, key, data, actor=actor, may_correct=may_correct)
+    row = await record(Recording(key, data, actor, may_correct))
     return DocumentResponse(row, status.HTTP_201_CREATED, {SEQ: str(row["seq"])})
 
 
