@@ -107,7 +107,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.state.lookup_memory = LookupMemory(responses, follower, clocks, settings.response_cache_lag_seconds)
     app.state.import_limits = import_uploads.Limits(settings.max_import_rows, settings.import_preview_hours)
     app.state.keys = keys
-    app.state.price_writes = PriceWrites(database)
+    app.state.price_writes = PriceWrites(database, settings.database_pool_timeout_seconds)
     app.state.idempotency = Idempotency(database, settings.idempotency_hours)
     previous = settings.secret_key_previous
     app.state.cursors = Cursors(
@@ -150,7 +150,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     put_before(
         functools.partial(
             PriceReadMiddleware,
-            reads=PriceReads(database),
+            reads=PriceReads(database, settings.database_pool_timeout_seconds),
             keys=keys,
             front=front,
             version=settings.api_version,

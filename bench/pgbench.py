@@ -87,7 +87,7 @@ def find() -> Path:
 
 
 async def script(settings: Settings, items: int) -> str:
-    """Catch the statements with which the service records one price, as pgbench runs them.
+    """Catch the statements with which the service records one price alone, as pgbench runs them.
 
     :param settings: of a ledger as :mod:`bench.ledgers` fills it, with so many items.
     """

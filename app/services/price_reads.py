@@ -5,8 +5,9 @@ from datetime import datetime
 from decimal import Decimal
 from typing import NamedTuple
 
-from app.batches import Batches
+from app.batches import Batches, NotSentError
 from app.database import UNKNOWN, Database, ReplicaSession
+from app.errors import Busy
 from app.models import ItemKey
 from app.replica import NotOnReplicaError
 from app.schemas.base import Document
@@ -35,10 +36,14 @@ class _Row(NamedTuple):
 class PriceReads:
     """The price reads of one process, as far as they are about what is known now."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, most_seconds: float) -> None:
+        """Make it.
+
+        :param most_seconds: that one waits for those before it.
+        """
         self._database = database
         self._batches: Batches[Moment, tuple[ItemKey, Decimal], _Row] = Batches(
-            self._put, most_under_way=_MOST_UNDER_WAY, most_questions=_MOST_QUESTIONS
+            self._put, most_under_way=_MOST_UNDER_WAY, most_questions=_MOST_QUESTIONS, most_seconds=most_seconds
         )
 
     async def read(self, key: ItemKey, *, moment: Moment, quantity: Decimal) -> Document:
@@ -46,9 +51,13 @@ class PriceReads:
         there is a replica in use, that this had a moment ago.
 
         :raises NotOnReplicaError: if the primary has to be asked.
+        :raises Busy: if the reads before it took too long.
         """
         with answers.counted():
-            row = await self._batches.ask(moment, (key, quantity))
+            try:
+                row = await self._batches.ask(moment, (key, quantity))
+            except NotSentError:
+                raise Busy("The reads before this one took too long. Try again.", retry_after_seconds=1) from None
             try:
                 return answers.found(row.columns, key, book=moment.book, quantity=quantity)
             except UNKNOWN as error:

@@ -6,18 +6,19 @@ costs the database some hundred microseconds, and each round trip of a busy proc
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cache
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BigInteger, Row, Select, Text, Uuid, bindparam, column, func, insert, literal, select, true
 from sqlalchemy.dialects.postgresql import ARRAY
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.orm import aliased
 
 from app.database import WriteSession
-from app.database_errors import violated_constraint
-from app.errors import FieldError, InvalidRequest, ItemArchived, ProblemError, UnknownItem
+from app.database_errors import sqlstate, violated_constraint
+from app.errors import FieldError, InvalidRequest, ItemArchived, ProblemError, UnknownBook, UnknownItem
 from app.models import Book, Change, ChangeType, Item, ItemKey, PriceRetirement, PriceRow
 from app.schemas.base import Document
 from app.schemas.price import PriceCreate
@@ -49,9 +50,18 @@ class _Checked:
     """A recording with nothing against it, unless its instant is."""
 
     recording: Recording
-    target: Row[Any]
     book: BookTerms
     stated: Mapping[str, Any]
+    superseded_began: datetime | None
+
+    def refuse_correction(self, now: datetime) -> None:
+        """Refuse it if it changes what was answered before ``now``, and may not.
+
+        :raises Forbidden: then.
+        """
+        if not self.recording.may_correct:
+            prices.refuse_correction(self.superseded_began, now, "/supersedes")
+            prices.refuse_correction(self.stated["valid_from"], now, "/valid_from")
 
 
 class NotTogetherError(Exception):
@@ -83,37 +93,59 @@ async def record(session: WriteSession, recording: Recording) -> Document:
     return row
 
 
-async def record_together(session: WriteSession, recordings: Sequence[Recording]) -> list[Document | None]:
-    """Record those that nothing is said against, all at one instant; ``None`` stands for the others, in their places.
+async def record_together(
+    session: WriteSession, recordings: Sequence[Recording]
+) -> list[Document | ProblemError | None]:
+    """Record those that nothing is said against, all at one instant: for each the ``PriceRow``, or its problem.
 
-    Those are left to :func:`record`, one by one, which waits for whoever holds their items, or says what is wrong.
+    ``None`` is left to :func:`record`, alone: what somebody else holds, and what is not known to be a problem. Nothing
+    waits here for items and books, so that nobody waits for those of others.
 
     :param recordings: whose keys are either all ids or all skus.
-    :raises NotTogetherError: if one of them spoils it for all.
+    :raises NotTogetherError: if one of them spoils it for all, which then have to be recorded alone.
     """
+    targets = await _targets(session, recordings, wait=False)
+    looks = [_look(recording, target) for recording, target in zip(recordings, targets, strict=True)]
+    # Of those that supersede the same row, one can go well.
+    taken: set[UUID] = set()
+    clean = []
+    for look in looks:
+        if isinstance(look, _Checked) and (row := look.recording.data.supersedes) not in taken:
+            clean.append(look)
+            taken |= set() if row is None else {row}
     try:
-        targets = await _targets(session, recordings, wait=False)
-        clean = [checked for each in zip(recordings, targets, strict=True) if (checked := _clean(*each)) is not None]
         rows = await _write(session, clean)
-    except (ProblemError, IntegrityError) as error:
+    except (ProblemError, DBAPIError) as error:
+        if isinstance(error, DBAPIError) and not sqlstate(error).startswith(_OF_VALUES):
+            raise
         raise NotTogetherError from error
-    documents = {checked.recording: row for checked, row in zip(clean, rows, strict=True)}
-    return [documents.get(recording) for recording in recordings]
+    documents = {id(checked): row for checked, row in zip(clean, rows, strict=True)}
+    return [look if isinstance(look, ProblemError) else documents.get(id(look)) for look in looks]
 
 
-def _clean(recording: Recording, target: Row[Any] | None) -> _Checked | None:
+_OF_VALUES = ("22", "23")
+"""Classes of errors that a row is to blame for: data exceptions and violated constraints."""
+
+
+def _look(recording: Recording, target: Row[Any] | None) -> _Checked | ProblemError | None:
     try:
         return _check(recording, target)
-    except ProblemError:
+    except (UnknownItem, UnknownBook):
+        return None  # Or somebody holds it.
+    except ProblemError as problem:
+        return problem
+    except Exception:  # Whatever it is, it comes again, to the caller whose it is.
         return None
 
 
 async def _targets(
     session: WriteSession, recordings: Sequence[Recording], *, wait: bool = True
 ) -> list[Row[Any] | None]:
-    """What each of them is about; ``None`` if there is no such item. The items and books stay as they are.
+    """What each of them is about; ``None`` if there is no such item, with a null book if there is no such book.
 
-    :param wait: for items and books that others are changing. Otherwise they are left out.
+    The items and books stay as they are until the commit.
+
+    :param wait: for items and books that others are changing. Otherwise those look as if they were not there.
     """
     parameters = {
         "items": [recording.key.parameter for recording in recordings],
@@ -162,6 +194,8 @@ def _target(*, by_sku: bool, wait: bool) -> Select[Any]:
             superseded.id.label("superseded_id"),
             superseded.valid_from.label("superseded_began"),
             PriceRetirement.seq.label("retired_seq"),
+            # The number is taken later, and with it a later instant.
+            func.clock_timestamp().label("now"),
         )
         .select_from(asked)
         .join(Item, (Item.sku if by_sku else Item.id) == asked.c.item)
@@ -177,7 +211,7 @@ def _target(*, by_sku: bool, wait: bool) -> Select[Any]:
 
 
 def _check(recording: Recording, target: Row[Any] | None) -> _Checked:
-    """Raises as :func:`record` does, but for what only the database can tell."""
+    """Raises as :func:`record` does, but for what others do before the number is taken."""
     key, data = recording.key, recording.data
     if target is None:
         raise UnknownItem(f"There is no item {key}.")
@@ -199,7 +233,11 @@ def _check(recording: Recording, target: Row[Any] | None) -> _Checked:
         "book_id": book.id,
         "recorded_by": recording.actor,
     }
-    return _Checked(recording, target, book, stated)
+    if stated["valid_from"] is None and stated["valid_to"] is not None and stated["valid_to"] <= target.now:
+        raise prices.empty_interval("")
+    checked = _Checked(recording, book, stated, target.superseded_began)
+    checked.refuse_correction(target.now)
+    return checked
 
 
 async def _write(session: WriteSession, all_checked: Sequence[_Checked]) -> list[Document]:
@@ -217,9 +255,7 @@ async def _write(session: WriteSession, all_checked: Sequence[_Checked]) -> list
     for checked, row in zip(all_checked, written, strict=True):
         item_id: UUID = checked.stated["item_id"]
         ledger.logged(session, ChangeType.PRICE_RECORDED, item_id)
-        if not checked.recording.may_correct:
-            prices.refuse_correction(checked.target.superseded_began, row.recorded_at, "/supersedes")
-            prices.refuse_correction(checked.stated["valid_from"], row.recorded_at, "/valid_from")
+        checked.refuse_correction(row.recorded_at)
         columns = {**checked.stated, **row._asdict(), "import_id": None}
         documents.append(prices.document(columns, book=checked.book.key, currency=checked.book.currency, void=False))
     return documents

@@ -3,19 +3,28 @@
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import httpx2
 import pytest
 from fastapi import FastAPI
+from sqlalchemy import event
 from sqlalchemy.engine import URL
 
 from app.access import Scope
+from app.errors import Busy, InvalidRequest
 from app.main import create_app
-from app.services import price_recording
+from app.models import ItemKey
+from app.schemas.price import PriceCreate
+from app.services import price_recording, prices
+from app.services.price_recording import Recording
+from app.services.price_writes import PriceWrites
 from tests.api.test_trouble import client_of, slug
 from tests.conftest import make_settings
+from tests.observability.test_metrics import increases, samples
 from tests.support import postgres
 from tests.support.access import ADMIN_KEY, bearer, make_key
 
@@ -197,6 +206,112 @@ async def test_an_item_that_somebody_holds_keeps_only_its_own_prices_waiting(
     assert (await tasks[0]).status_code == 201
 
 
+async def test_a_book_that_somebody_holds_is_waited_for(client: httpx2.AsyncClient, owner: asyncpg.Connection) -> None:
+    known = (await items(client, "book"))[:-1]
+    async with owner.transaction():
+        await owner.execute("SELECT FROM books WHERE key = 'default' FOR UPDATE")
+        tasks = [
+            asyncio.create_task(client.post(f"/v1/items/{item['id']}/prices", json={"amount": "3"})) for item in known
+        ]
+        assert not (await asyncio.wait(tasks, timeout=0.3))[0]
+    assert {answer.status_code for answer in await asyncio.gather(*tasks)} == {201}
+
+
+async def test_a_price_is_answered_from_when_it_was_acknowledged(client: httpx2.AsyncClient) -> None:
+    known = (await items(client, "read"))[:-1]
+    for number in range(3):
+        before = await asyncio.gather(*(client.get(f"/v1/items/{item['id']}/price") for item in known))
+        assert {answer.status_code for answer in before} == {200}, "now in memory"
+        writes = [
+            client.post(f"/v1/items/{item['id']}/prices", json={"amount": f"{number}.{place:02}"})
+            for place, item in enumerate(known)
+        ]
+        assert {answer.status_code for answer in await asyncio.gather(*writes)} == {201}
+        after = await asyncio.gather(*(client.get(f"/v1/items/{item['id']}/price") for item in known))
+        assert [answer.json()["amount"] for answer in after] == [f"{number}.{place:02}" for place in range(len(known))]
+
+
+async def test_of_two_for_one_item_at_the_same_instant_the_later_number_answers(client: httpx2.AsyncClient) -> None:
+    item = (await items(client, "twice"))[0]["id"]
+    answers = await asyncio.gather(
+        *(client.post(f"/v1/items/{item}/prices", json={"amount": f"{number}.00"}) for number in range(1, 6))
+    )
+    rows = sorted((answer.json() for answer in answers), key=lambda row: row["seq"])
+    assert len({row["valid_from"] for row in rows}) < len(rows)
+    now = (await client.get(f"/v1/items/{item}/price")).json()
+    assert (now["price_id"], now["amount"]) == (rows[-1]["id"], rows[-1]["amount"])
+    for row in rows:
+        known = (await client.get(f"/v1/items/{item}/price?known_seq={row['seq']}&at={now['at']}")).json()
+        assert known["price_id"] == row["id"]
+
+
+async def test_one_who_gives_up_takes_nothing_from_the_others(client: httpx2.AsyncClient) -> None:
+    known = (await items(client, "gone"))[:-1]
+    tasks = [asyncio.create_task(client.post(f"/v1/items/{item['id']}/prices", json={"amount": "3"})) for item in known]
+    await asyncio.sleep(0.002)
+    tasks[0].cancel()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(answers[0], asyncio.CancelledError)
+    assert {answer.status_code for answer in answers[1:] if isinstance(answer, httpx2.Response)} == {201}
+
+
+async def test_what_nobody_thought_of_is_said_to_the_one_whose_it_is(
+    client: httpx2.AsyncClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = (await items(client, "thought"))[:-1]
+    head = (await client.get("/v1/changes?after=0&limit=1")).json()["head"]
+    whole = prices.columns_of
+
+    def broken(data: PriceCreate, *others: Any) -> dict[str, Any]:
+        if data.reason == "broken":
+            raise KeyError(data.reason)
+        return whole(data, *others)
+
+    monkeypatch.setattr(prices, "columns_of", broken)
+    writes: PriceWrites = app.state.price_writes
+    # The schema refuses what the database does: this one gets past it.
+    reasons = ["broken", "no\0text", *(f"number {number}" for number in range(40))]
+    before = await samples(app)
+    outcomes = await asyncio.gather(
+        *(
+            writes.record(
+                Recording(
+                    ItemKey(UUID(known[number % len(known)]["id"]), None),
+                    PriceCreate(amount=Decimal(number)).model_copy(update={"reason": reason}),
+                    "manager",
+                    may_correct=True,
+                )
+            )
+            for number, reason in enumerate(reasons)
+        ),
+        return_exceptions=True,
+    )
+    assert isinstance(outcomes[0], KeyError)
+    assert isinstance(outcomes[1], InvalidRequest)
+    recorded = [outcome for outcome in outcomes[2:] if not isinstance(outcome, BaseException)]
+    assert [row["reason"] for row in recorded] == reasons[2:]
+    assert sorted(row["seq"] for row in recorded) == list(range(head + 1, head + 41)), "what was undone left no gap"
+    after = await samples(app)
+    assert increases(before, after, "pricebook_changes_total") == {"price.recorded": 40}
+
+
+async def test_nobody_waits_for_ever_for_those_before_it(
+    client: httpx2.AsyncClient, app: FastAPI, owner: asyncpg.Connection
+) -> None:
+    item = ItemKey(UUID((await items(client, "wait"))[0]["id"]), None)
+    writes = PriceWrites(app.state.database, most_seconds=0.1)
+    async with owner.transaction():
+        await owner.execute("SELECT FROM ledger FOR UPDATE")
+        tasks = [
+            asyncio.create_task(writes.record(Recording(item, PriceCreate(amount=Decimal(1)), "manager", True)))
+            for _ in range(250)
+        ]
+        await asyncio.sleep(0.5)
+    outcomes = Counter(type(outcome) for outcome in await asyncio.gather(*tasks, return_exceptions=True))
+    assert outcomes == {dict: 200, Busy: 50}
+    assert len(await rows_of(client, str(item.id))) == 201
+
+
 async def test_a_database_that_goes_away_fails_all_and_records_none_twice(
     client: httpx2.AsyncClient, app: FastAPI, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,3 +333,26 @@ async def test_a_database_that_goes_away_fails_all_and_records_none_twice(
     monkeypatch.setattr(price_recording, "record_together", whole)
     for item in known:
         assert len(await rows_of(client, item["id"])) == 1
+
+
+async def test_a_commit_that_breaks_off_is_told_to_each_and_not_done_again(
+    client: httpx2.AsyncClient, app: FastAPI
+) -> None:
+    known = (await items(client, "commit"))[:-1]
+    commits: list[object] = []
+
+    def fail(connection: object) -> None:
+        commits.append(connection)
+        raise OSError("the connection broke")
+
+    engine = app.state.database.writer.sync_engine
+    event.listen(engine, "commit", fail)
+    try:
+        answers = await asyncio.gather(
+            *(client.post(f"/v1/items/{item['id']}/prices", json={"amount": "3"}) for item in known)
+        )
+    finally:
+        event.remove(engine, "commit", fail)
+    assert {slug(answer) for answer in answers} == {(503, "database-unavailable")}
+    assert all("may be there or not" in answer.json()["detail"] for answer in answers)
+    assert len(commits) < len(known) / 2, "together, and not tried again"

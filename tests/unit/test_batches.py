@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from app.batches import Batches
+from app.batches import Batches, NotSentError
 
 MOST_UNDER_WAY, MOST_QUESTIONS = 3, 7
 
@@ -39,7 +39,7 @@ class Oracle:
 async def test_each_gets_its_own_answer_and_none_that_is_older_than_the_question(seed: int) -> None:
     chance = random.Random(seed)  # noqa: S311 - not for secrets
     oracle = Oracle(chance)
-    batches = Batches(oracle.put, most_under_way=MOST_UNDER_WAY, most_questions=MOST_QUESTIONS)
+    batches = Batches(oracle.put, most_under_way=MOST_UNDER_WAY, most_questions=MOST_QUESTIONS, most_seconds=60)
     answered = 0
 
     async def ask(group: str, question: int) -> None:
@@ -74,14 +74,14 @@ async def test_each_gets_its_own_answer_and_none_that_is_older_than_the_question
 
 async def test_what_arrives_together_is_put_together_and_what_is_the_same_once() -> None:
     oracle = Oracle(random.Random(1))  # noqa: S311
-    batches = Batches(oracle.put, most_under_way=1, most_questions=100)
+    batches = Batches(oracle.put, most_under_way=1, most_questions=100, most_seconds=60)
     await asyncio.gather(*(batches.ask("a", number % 10) for number in range(50)))
     assert oracle.put_at == [(1, "a", list(range(10)))]
 
 
 async def test_nothing_is_put_for_those_who_have_gone() -> None:
     oracle = Oracle(random.Random(1))  # noqa: S311
-    batches = Batches(oracle.put, most_under_way=1, most_questions=100)
+    batches = Batches(oracle.put, most_under_way=1, most_questions=100, most_seconds=60)
     tasks = [asyncio.create_task(batches.ask("a", number)) for number in range(2)]
     later = [asyncio.create_task(batches.ask("b", number)) for number in range(3)]
     await asyncio.sleep(0)
@@ -89,3 +89,25 @@ async def test_nothing_is_put_for_those_who_have_gone() -> None:
         gone.cancel()
     await asyncio.gather(*tasks, *later, return_exceptions=True)
     assert oracle.put_at == [(1, "b", [0, 2])]
+
+
+async def test_what_waited_too_long_is_not_put() -> None:
+    put: list[list[int]] = []
+    go_on = asyncio.Event()
+
+    async def slow(_: str, questions: Sequence[int]) -> Sequence[int]:
+        put.append(list(questions))
+        await go_on.wait()
+        return questions
+
+    batches = Batches(slow, most_under_way=1, most_questions=2, most_seconds=0.05)
+    tasks = [asyncio.create_task(batches.ask("a", number)) for number in range(5)]
+    await asyncio.sleep(0.1)
+    late = asyncio.create_task(batches.ask("a", 5))
+    await asyncio.sleep(0)
+    go_on.set()
+    found = await asyncio.gather(*tasks, late, return_exceptions=True)
+    assert found[:2] == [0, 1], "what was sent may take its time"
+    assert [type(problem) for problem in found[2:5]] == [NotSentError] * 3
+    assert found[5] == 5
+    assert put == [[0, 1], [5]]
