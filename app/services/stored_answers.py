@@ -4,7 +4,7 @@ import hashlib
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import Select, delete, func, select
+from sqlalchemy import BigInteger, Interval, bindparam, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.database import ReadSession, WriteSession
@@ -50,7 +50,7 @@ async def claim(session: WriteSession, question: Question) -> None:
     """
     lock = hashlib.sha256(f"{question.owner}/{question.key}".encode()).digest()[:8]
     # Of the transaction, so that it ends with it whatever becomes of this process, and no pooler hands it on.
-    if not await session.scalar(select(func.pg_try_advisory_xact_lock(int.from_bytes(lock, signed=True)))):
+    if not (await session.columns(_LOCK, {"lock": int.from_bytes(lock, signed=True)})).scalar_one():
         raise RequestInProgress(
             "Another request with this Idempotency-Key is being worked on. Send it again in a moment.",
             [FieldError("header/Idempotency-Key", "in-progress", "belongs to a request that is not finished")],
@@ -85,7 +85,8 @@ async def find(session: ReadSession | WriteSession, question: Question) -> Answe
 
     :raises IdempotencyKeyReused: if the key was used for another request.
     """
-    row = (await session.execute(_FIND.where(*_counts(question)))).one_or_none()
+    values = {"owner": question.owner, "key": question.key, "age": timedelta(hours=question.hours)}
+    row = (await session.columns(_FIND, values)).one_or_none()
     if row is None:
         return None
     if row.fingerprint != question.fingerprint:
@@ -103,17 +104,10 @@ async def keep(session: WriteSession, question: Question, answer: Answer) -> boo
         "owner": question.owner,
         "key": question.key,
         "fingerprint": question.fingerprint,
+        "age": timedelta(hours=question.hours),
         **answer._asdict(),
-        "created_at": func.now(),
     }
-    storing = insert(StoredAnswer).values(values)
-    over = storing.on_conflict_do_update(
-        index_elements=["owner", "key"],
-        set_={name: storing.excluded[name] for name in values if name not in ("owner", "key")},
-        where=StoredAnswer.created_at <= func.now() - timedelta(hours=question.hours),
-    )
-    stored: Any = await session.execute(over)
-    return bool(stored.rowcount)
+    return bool((await session.columns(_KEEP, values)).rowcount)
 
 
 async def forget(session: WriteSession, *, hours: float) -> bool:
@@ -128,12 +122,14 @@ async def forget(session: WriteSession, *, hours: float) -> bool:
     return bool(deleted.rowcount == _FORGET_AT_ONCE)
 
 
-_FIND: Select[Any] = select(StoredAnswer.fingerprint, StoredAnswer.status, StoredAnswer.headers, StoredAnswer.body)
-
-
-def _counts(question: Question) -> tuple[Any, ...]:
-    return (
-        StoredAnswer.owner == question.owner,
-        StoredAnswer.key == question.key,
-        StoredAnswer.created_at > func.now() - timedelta(hours=question.hours),
-    )
+_LOCK = select(func.pg_try_advisory_xact_lock(bindparam("lock", type_=BigInteger)))
+_TOO_OLD = StoredAnswer.created_at <= func.now() - bindparam("age", type_=Interval)
+_FIND = select(StoredAnswer.fingerprint, StoredAnswer.status, StoredAnswer.headers, StoredAnswer.body).where(
+    StoredAnswer.owner == bindparam("owner"), StoredAnswer.key == bindparam("key"), ~_TOO_OLD
+)
+_STORING = insert(StoredAnswer).values(created_at=func.now())
+_KEEP = _STORING.on_conflict_do_update(
+    index_elements=["owner", "key"],
+    set_={name: _STORING.excluded[name] for name in ("fingerprint", "status", "headers", "body", "created_at")},
+    where=_TOO_OLD,
+)
