@@ -1,11 +1,12 @@
 """What request handlers ask for, as annotated aliases."""
 
+import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from functools import partial
 from typing import Annotated, Any
 
-from fastapi import Depends, Header, Path, Query, Request
+from fastapi import Depends, Header, Path, Query, Request, Response
 
 from app import idempotency
 from app.access import Caller, Scope
@@ -20,7 +21,6 @@ from app.pagination import Cursors
 from app.response_cache import Fill, Offer
 from app.retries import ON_PRIMARY
 from app.schemas.base import BookKey, Document, Moment, Quantity
-from app.services import price_recording
 from app.services.import_uploads import Limits
 from app.services.price_recording import Recording
 from app.services.price_writes import PriceWrites
@@ -66,8 +66,7 @@ async def _read_session_on_primary(request: Request) -> AsyncIterator[ReadSessio
         yield session
 
 
-@asynccontextmanager
-async def _writing(request: Request) -> AsyncIterator[WriteSession]:
+async def _write_session(request: Request) -> AsyncIterator[WriteSession]:
     database: Database = request.app.state.database
     # By now the body was read, for which the client may have taken its time.
     keys: KeyRing = request.app.state.keys
@@ -77,21 +76,16 @@ async def _writing(request: Request) -> AsyncIterator[WriteSession]:
         yield session
 
 
-async def _write_session(request: Request) -> AsyncIterator[WriteSession]:
-    async with _writing(request) as session:
-        yield session
-
-
-async def _recorder(request: Request) -> AsyncIterator[Callable[[Recording], Awaitable[Document]]]:
-    if idempotency.is_named(request):
-        # Its answer is stored in the transaction of the price.
-        async with _writing(request) as session:
-            yield partial(price_recording.record, session)
-        return
+async def _recorder(request: Request) -> Callable[[Recording, Callable[[Document], Response]], Awaitable[Response]]:
+    writes: PriceWrites = request.app.state.price_writes
     keys: KeyRing = request.app.state.keys
     await keys.still(request.scope[Caller.SCOPE_KEY])
-    writes: PriceWrites = request.app.state.price_writes
-    yield writes.record
+
+    async def record(recording: Recording, respond: Callable[[Document], Response]) -> Response:
+        named = idempotency.named(request, respond)
+        return respond(await writes.record(dataclasses.replace(recording, named=named)))
+
+    return record
 
 
 # Function scope ends these before the answer is sent: a commit that fails is never answered with success.
@@ -106,8 +100,10 @@ ReadingOnPrimary = Annotated[ReadSession, Depends(_read_session_on_primary, scop
 
 Writing = Annotated[WriteSession, Depends(_write_session, scope="function")]
 
-Recorder = Annotated[Callable[[Recording], Awaitable[Document]], Depends(_recorder, scope="function")]
-"""Records a price: with those of other callers, if it can."""
+Recorder = Annotated[
+    Callable[[Recording, Callable[[Document], Response]], Awaitable[Response]], Depends(_recorder, scope="function")
+]
+"""Records a price, with those of other callers if it can, and makes the answer of the ``PriceRow``."""
 
 
 async def _caller(request: Request) -> Caller:

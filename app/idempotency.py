@@ -9,19 +9,21 @@ import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Annotated
 
 from fastapi import Depends, Header, Request, Response
 from starlette.types import Message, Receive
 
 from app.access import Caller
+from app.batches import Batches, NotSentError
 from app.database import Database, WriteSession
-from app.errors import IdempotencyKeyReused, InvalidRequest, ProblemError, RequestInProgress
+from app.errors import Busy, IdempotencyKeyReused, InvalidRequest, ProblemError, RequestInProgress
 from app.observability.metrics import REPLAYS
+from app.schemas.base import Document
 from app.schemas.import_run import ImportRun
 from app.services import stored_answers
-from app.services.stored_answers import Answer, AnsweredBefore, Question
+from app.services.stored_answers import Answer, AnsweredBefore, Named, Question, Stored
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
@@ -34,11 +36,16 @@ STORED_AS = "pricebook.stored_as"
 _ASKED = "pricebook.asked"
 _CLAIM = "pricebook.claim"
 _QUESTION = "pricebook.question"
+_SETTLED = "pricebook.settled"
 _TRIED = "pricebook.tried"
 # A string of Structured Fields (RFC 9651), as the draft has it, or what stands between its quotes, as many send it.
 _QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"')
 _BARE = re.compile(r"[!#-~]{1,255}")
 _KEPT_HEADERS = frozenset({"content-type", "location", "etag", "cache-control", "pricebook-seq", "link"})
+
+_MOST_UNDER_WAY = 2
+_MOST_QUESTIONS = 100
+"""Looks for earlier answers, as for prices: see :mod:`app.services.price_reads`."""
 
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -71,9 +78,21 @@ IDEMPOTENT_UPLOAD = Depends(_documented_upload)
 class Idempotency:
     """Looks after requests with the header."""
 
-    def __init__(self, database: Database, hours: float) -> None:
+    def __init__(self, database: Database, hours: float, most_seconds: float) -> None:
+        """Make it.
+
+        :param hours: how long an answer counts.
+        :param most_seconds: that a request waits for those before it.
+        """
         self._database = database
         self._hours = hours
+        self._known: Batches[None, Question, Stored | None] = Batches(
+            self._find, most_under_way=_MOST_UNDER_WAY, most_questions=_MOST_QUESTIONS, most_seconds=most_seconds
+        )
+
+    async def _find(self, _: None, questions: Sequence[Question]) -> Sequence[Stored | None]:
+        async with self._database.reading() as session:
+            return await stored_answers.find_together(session, questions)
 
     async def answer(self, request: Request, handle: Handler) -> Response:
         """Answer a request whose body is small, or as before.
@@ -86,14 +105,18 @@ class Idempotency:
         request.scope[_QUESTION] = question
         # Of an earlier try, if there was one.
         request.scope.pop(_CLAIM, None)
-        async with self._database.reading() as session:
-            if (known := await stored_answers.find(session, question)) is not None:
-                return _found(request, known)
+        request.scope.pop(_SETTLED, None)
+        try:
+            stored = await self._known.ask(None, question)
+        except NotSentError:
+            raise Busy("The requests before this one took too long. Try again.", retry_after_seconds=1) from None
+        if (known := stored_answers.of_question(question, stored)) is not None:
+            return _found(request, known)
         try:
             response = await handle(request)
         except AnsweredBefore as before:
             return _found(request, before.answer)
-        if not _is_success(response):
+        if not _is_success(response) or _SETTLED in request.scope:
             return response
         answer = _answer(request, response)
         writing: WriteSession | None = request.scope.get(_CLAIM)
@@ -179,9 +202,23 @@ class Idempotency:
         return Question(caller.id, _parse(values), hashlib.sha256(asked).digest(), self._hours)
 
 
-def is_named(request: Request) -> bool:
-    """Whether the request, which :meth:`Idempotency.answer` looks after, has the header."""
-    return _QUESTION in request.scope
+def named(request: Request, respond: Callable[[Document], Response]) -> Named | None:
+    """For a service that stores the answer of the request itself, if it has the header.
+
+    :param respond: makes the answer of what was done.
+    """
+    question: Question | None = request.scope.get(_QUESTION)
+    if question is None:
+        return None
+
+    def answer(document: Document) -> Answer:
+        response = respond(document)
+        made = _answer(request, response)
+        request.scope[_TRIED] = (made, response)
+        request.scope[_SETTLED] = True
+        return made
+
+    return Named(question, answer)
 
 
 async def claim(session: WriteSession, request: Request) -> None:

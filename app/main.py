@@ -108,7 +108,7 @@ def create_app(settings: Settings, *, with_admin_port: bool = False) -> FastAPI:
     app.state.import_limits = import_uploads.Limits(settings.max_import_rows, settings.import_preview_hours)
     app.state.keys = keys
     app.state.price_writes = PriceWrites(database, settings.database_pool_timeout_seconds)
-    app.state.idempotency = Idempotency(database, settings.idempotency_hours)
+    app.state.idempotency = Idempotency(database, settings.idempotency_hours, settings.database_pool_timeout_seconds)
     previous = settings.secret_key_previous
     app.state.cursors = Cursors(
         settings.secret_key.get_secret_value(), previous.get_secret_value() if previous else None

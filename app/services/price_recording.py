@@ -22,8 +22,9 @@ from app.errors import FieldError, InvalidRequest, ItemArchived, ProblemError, U
 from app.models import Book, Change, ChangeType, Item, ItemKey, PriceRetirement, PriceRow
 from app.schemas.base import Document
 from app.schemas.price import PriceCreate
-from app.services import books, ledger, prices
+from app.services import books, ledger, prices, stored_answers
 from app.services.prices import BookTerms
+from app.services.stored_answers import Named
 
 _STATED = (
     *("item_id", "book_id", "amount", "per", "min_quantity", "tax_rate", "tax", "tax_included"),
@@ -43,6 +44,8 @@ class Recording:
     actor: str
     may_correct: bool
     """Whether it may change what was answered in the past."""
+    named: Named | None = None
+    """If the caller may send it again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,11 @@ async def record(session: WriteSession, recording: Recording) -> Document:
     :raises InvalidRequest: if the interval is empty, or ``supersedes`` names no row of this item in this book.
     :raises AlreadySuperseded: if that row was superseded or voided before.
     :raises Forbidden: if it changes what was answered in the past.
+
+    One that is named raises as :func:`app.services.stored_answers.claim` and ``settle`` do, too.
     """
+    if recording.named is not None:
+        await stored_answers.claim(session, recording.named.question)
     (target,) = await _targets(session, [recording])
     checked = _check(recording, target)
     try:
@@ -90,6 +97,8 @@ async def record(session: WriteSession, recording: Recording) -> Document:
                 raise prices.empty_interval("") from None
             case _:
                 raise
+    if recording.named is not None:
+        await stored_answers.settle(session, recording.named.question, recording.named.answer(row))
     return row
 
 
@@ -98,14 +107,20 @@ async def record_together(
 ) -> list[Document | ProblemError | None]:
     """Record those that nothing is said against, all at one instant: for each the ``PriceRow``, or its problem.
 
-    ``None`` is left to :func:`record`, alone: what somebody else holds, and what is not known to be a problem. Nothing
-    waits here for items and books, so that nobody waits for those of others.
+    ``None`` is left to :func:`record`, alone: what somebody else holds, what was answered before or is being worked on,
+    and what is not known to be a problem. Nothing waits here for items and books, so that nobody waits for those of
+    others.
 
     :param recordings: whose keys are either all ids or all skus.
     :raises NotTogetherError: if one of them spoils it for all, which then have to be recorded alone.
     """
+    names = [recording.named.question for recording in recordings if recording.named is not None]
+    claims = iter(await stored_answers.claim_together(session, names) if names else ())
     targets = await _targets(session, recordings, wait=False)
-    looks = [_look(recording, target) for recording, target in zip(recordings, targets, strict=True)]
+    looks = [
+        _look(recording, target) if recording.named is None or next(claims) else None
+        for recording, target in zip(recordings, targets, strict=True)
+    ]
     # Of those that supersede the same row, one can go well.
     taken: set[UUID] = set()
     clean = []
@@ -119,6 +134,13 @@ async def record_together(
         if isinstance(error, DBAPIError) and not sqlstate(error).startswith(_OF_VALUES):
             raise
         raise NotTogetherError from error
+    answered = [
+        (named.question, named.answer(row))
+        for checked, row in zip(clean, rows, strict=True)
+        if (named := checked.recording.named) is not None
+    ]
+    if answered and not await stored_answers.keep_together(session, answered):
+        raise NotTogetherError
     documents = {id(checked): row for checked, row in zip(clean, rows, strict=True)}
     return [look if isinstance(look, ProblemError) else documents.get(id(look)) for look in looks]
 

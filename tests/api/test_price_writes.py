@@ -20,7 +20,7 @@ from app.main import create_app
 from app.models import ItemKey
 from app.schemas.price import PriceCreate
 from app.services import price_recording, prices
-from app.services.price_recording import Recording
+from app.services.price_recording import NotTogetherError, Recording
 from app.services.price_writes import PriceWrites
 from tests.api.test_trouble import client_of, slug
 from tests.conftest import make_settings
@@ -140,8 +140,11 @@ def outcome(answer: httpx2.Response) -> tuple[int, Any]:
     return 201, {name: body[name] for name in ("amount", "tax_rate", "tax_included", "valid_to", "book", "recorded_by")}
 
 
-@pytest.mark.parametrize("rounds", range(3))
-async def test_what_is_refused_is_refused_as_alone_and_spoils_nothing(own_url: URL, rounds: int) -> None:
+@pytest.mark.parametrize("named", [False, True])
+@pytest.mark.parametrize("first", range(2))
+async def test_what_is_refused_is_refused_as_alone_and_spoils_nothing(
+    own_url: URL, monkeypatch: pytest.MonkeyPatch, first: int, named: bool
+) -> None:
     app = create_app(make_settings(postgres.as_serving_role(own_url), auth_required=True, admin_key=ADMIN_KEY))
     async with client_of(app) as client:
         client.headers.update(bearer(ADMIN_KEY))
@@ -150,26 +153,59 @@ async def test_what_is_refused_is_refused_as_alone_and_spoils_nothing(own_url: U
         taken = [await superseded(client, known[0]["id"]) for known in twins]
         alone, together = (writes(known, [row]) for known, row in zip(twins, taken, strict=True))
         client.headers.update(bearer(key))
-        # One that is named is recorded in a transaction of its own, with its answer.
-        expected = [
-            outcome(
-                await client.post(
-                    f"/v1/items/{item}/prices", json=body, headers={"Idempotency-Key": f"{rounds}-{number}"}
-                )
-            )
-            for number, (item, body) in enumerate(alone)
-        ]
+
+        async def post(write: Write, name: str) -> httpx2.Response:
+            item, body = write
+            headers = {"Idempotency-Key": name} if named else {}
+            return await client.post(f"/v1/items/{item}/prices", json=body, headers=headers)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(price_recording, "record_together", never_together)
+            expected = [outcome(await post(write, f"alone-{number}")) for number, write in enumerate(alone)]
         assert Counter(status for status, _ in expected) == {201: 22, 404: 3, 409: 2, 403: 1, 422: 5}
         # In another order each time: which of them come together matters.
-        order = [*range(rounds, len(together)), *range(rounds)]
-        answers = await asyncio.gather(
-            *(client.post(f"/v1/items/{together[place][0]}/prices", json=together[place][1]) for place in order)
-        )
+        order = [*range(first, len(together)), *range(first)]
+        answers = await asyncio.gather(*(post(together[place], f"together-{place}") for place in order))
         assert [outcome(answer) for answer in answers] == [expected[place] for place in order]
         for one, other in zip(*twins, strict=True):
             found = [await rows_of(client, item["id"]) for item in (one, other)]
             amounts = [Counter((row["amount"], row["tax_rate"], row["void"]) for row in rows) for rows in found]
             assert amounts[0] == amounts[1]
+        if named:
+            again = await asyncio.gather(*(post(together[place], f"together-{place}") for place in order))
+            assert [outcome(answer) for answer in again] == [expected[place] for place in order]
+            replayed = [answer.headers.get("idempotency-replayed") for answer in again]
+            assert replayed == ["true" if answer.status_code == 201 else None for answer in answers]
+            assert [new.content for new in again if new.is_success] == [
+                old.content for old in answers if old.is_success
+            ]
+
+
+async def never_together(*_: object) -> None:
+    raise NotTogetherError
+
+
+async def test_named_ones_are_recorded_together_and_each_of_them_once(client: httpx2.AsyncClient) -> None:
+    known = (await items(client, "named"))[:-1]
+    head = (await client.get("/v1/changes?after=0&limit=1")).json()["head"]
+
+    async def post(number: int, amount: str) -> httpx2.Response:
+        item = known[number % len(known)]["id"]
+        body, headers = {"amount": amount}, {"Idempotency-Key": f"named-{number}"}
+        while (answer := await client.post(f"/v1/items/{item}/prices", json=body, headers=headers)).status_code == 409:
+            assert slug(answer) == (409, "request-in-progress")
+        return answer
+
+    # Each three times at once, and then some with another amount.
+    answers = await asyncio.gather(*(post(number, "5.00") for _ in range(3) for number in range(30)))
+    assert {answer.status_code for answer in answers} == {201}
+    recorded = {answer.json()["id"]: answer.json() for answer in answers}
+    assert sorted(row["seq"] for row in recorded.values()) == list(range(head + 1, head + 31))
+    assert len({row["recorded_at"] for row in recorded.values()}) < 15
+    assert sum(answer.headers.get("idempotency-replayed") == "true" for answer in answers) == 60
+    mixed = await asyncio.gather(*(post(number, "6.00") for number in range(25, 35)))
+    assert [answer.status_code for answer in mixed] == [422] * 5 + [201] * 5
+    assert {slug(answer) for answer in mixed[:5]} == {(422, "idempotency-key-reused")}
 
 
 async def test_of_two_that_supersede_the_same_row_one_does(client: httpx2.AsyncClient) -> None:

@@ -173,8 +173,10 @@ async def record_price(
     A correction needs the scope `prices:correct`: that is a `valid_from` in the past, or `supersedes` with a row that
     has begun.
     """
-    row = await record(Recording(key, data, actor, may_correct))
-    return DocumentResponse(row, status.HTTP_201_CREATED, {SEQ: str(row["seq"])})
+    return await record(
+        Recording(key, data, actor, may_correct),
+        lambda row: DocumentResponse(row, status.HTTP_201_CREATED, {SEQ: str(row["seq"])}),
+    )
 
 
 @router.get(
