@@ -100,9 +100,7 @@ ReadingOnPrimary = Annotated[ReadSession, Depends(_read_session_on_primary, scop
 
 Writing = Annotated[WriteSession, Depends(_write_session, scope="function")]
 
-Recorder = Annotated[
-    Callable[[Recording, Callable[[Document], Response]], Awaitable[Response]], Depends(_recorder, scope="function")
-]
+Recorder = Annotated[Callable[[Recording, Callable[[Document], Response]], Awaitable[Response]], Depends(_recorder)]
 """Records a price, with those of other callers if it can, and makes the answer of the ``PriceRow``."""
 
 

@@ -1,7 +1,8 @@
 """Recording prices: one, or those that many callers send at the same moment in one transaction.
 
 The rows are numbered, written and logged by one statement, because from the number on every other writer waits: that
-costs the database some hundred microseconds, and each round trip of a busy process milliseconds.
+costs the database some hundred microseconds, and each round trip of a busy process milliseconds. Answers that are to be
+given again are stored by one more.
 """
 
 from collections.abc import Mapping, Sequence
@@ -134,11 +135,14 @@ async def record_together(
         if isinstance(error, DBAPIError) and not sqlstate(error).startswith(_OF_VALUES):
             raise
         raise NotTogetherError from error
-    answered = [
-        (named.question, named.answer(row))
-        for checked, row in zip(clean, rows, strict=True)
-        if (named := checked.recording.named) is not None
-    ]
+    try:
+        answered = [
+            (named.question, named.answer(row))
+            for checked, row in zip(clean, rows, strict=True)
+            if (named := checked.recording.named) is not None
+        ]
+    except Exception as error:  # As in _look.
+        raise NotTogetherError from error
     if answered and not await stored_answers.keep_together(session, answered):
         raise NotTogetherError
     documents = {id(checked): row for checked, row in zip(clean, rows, strict=True)}

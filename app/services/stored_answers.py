@@ -13,6 +13,7 @@ from sqlalchemy import (
     TableValuedAlias,
     Text,
     bindparam,
+    case,
     column,
     delete,
     func,
@@ -54,6 +55,7 @@ class Stored(NamedTuple):
 
     fingerprint: bytes
     answer: Answer
+    """Without its body, if it was another request than the one that was asked about."""
 
 
 class Named(NamedTuple):
@@ -104,8 +106,8 @@ async def claim_together(session: WriteSession, questions: Sequence[Question]) -
 
 
 async def _lock(session: WriteSession, questions: Sequence[Question]) -> list[Question]:
-    """Take the locks of those that nobody has, to the end of the transaction: a statement after it sees what was
-    answered before.
+    """Take the locks of those that nobody has, and say which. As each statement sees what was committed before it (READ
+    COMMITTED, which is PostgreSQL's default), the next one sees what those who had them answered.
 
     They are the transaction's, so that they end with it whatever becomes of this process, and no pooler hands them on.
     """
@@ -146,12 +148,15 @@ async def find(session: ReadSession | WriteSession, question: Question) -> Answe
 
 async def find_together(session: ReadSession | WriteSession, questions: Sequence[Question]) -> list[Stored | None]:
     """What was answered before to requests with these keys, in their order."""
+    if not questions:
+        return []
     values = {
         "owners": [question.owner for question in questions],
         "keys": [question.key for question in questions],
+        "fingerprints": [question.fingerprint for question in questions],
         "age": timedelta(hours=questions[0].hours),
     }
-    found = {row.place: row for row in await session.columns(_FIND, values)} if questions else {}
+    found = {row.place: row for row in await session.columns(_FIND, values)}
     rows = (found.get(place) for place in range(1, len(questions) + 1))
     return [row and Stored(row.fingerprint, Answer(row.status, row.headers, row.body)) for row in rows]
 
@@ -196,7 +201,8 @@ async def forget(session: WriteSession, *, hours: float) -> bool:
     old = select(StoredAnswer.owner, StoredAnswer.key).where(
         StoredAnswer.created_at <= func.now() - timedelta(hours=hours)
     )
-    some = old.limit(_FORGET_AT_ONCE).subquery()
+    # One that a request is overwriting counts again: nobody waits for the other.
+    some = old.limit(_FORGET_AT_ONCE).with_for_update(skip_locked=True).subquery()
     deleted: Any = await session.execute(
         delete(StoredAnswer).where(StoredAnswer.owner == some.c.owner, StoredAnswer.key == some.c.key)
     )
@@ -217,9 +223,17 @@ def _rows(**columns: tuple[str, TypeEngine[Any]]) -> TableValuedAlias:
 _LOCKS = _rows(lock=("locks", BigInteger()))
 _LOCK = select(func.pg_try_advisory_xact_lock(_LOCKS.c.lock)).order_by(_LOCKS.c.place)
 _TOO_OLD = StoredAnswer.created_at <= func.now() - bindparam("age", type_=Interval)
-_ASKED = _rows(owner=("owners", Text()), key=("keys", Text()))
+_ASKED = _rows(owner=("owners", Text()), key=("keys", Text()), fingerprint=("fingerprints", LargeBinary()))
+# A body may be large, and that of another request's answer is of no use.
+_OWN_BODY = case((StoredAnswer.fingerprint == _ASKED.c.fingerprint, StoredAnswer.body))
 _FIND = (
-    select(_ASKED.c.place, StoredAnswer.fingerprint, StoredAnswer.status, StoredAnswer.headers, StoredAnswer.body)
+    select(
+        _ASKED.c.place,
+        StoredAnswer.fingerprint,
+        StoredAnswer.status,
+        StoredAnswer.headers,
+        _OWN_BODY.label("body"),
+    )
     .join(StoredAnswer, (StoredAnswer.owner == _ASKED.c.owner) & (StoredAnswer.key == _ASKED.c.key))
     .where(~_TOO_OLD)
 )

@@ -185,29 +185,6 @@ async def never_together(*_: object) -> None:
     raise NotTogetherError
 
 
-async def test_named_ones_are_recorded_together_and_each_of_them_once(client: httpx2.AsyncClient) -> None:
-    known = (await items(client, "named"))[:-1]
-    head = (await client.get("/v1/changes?after=0&limit=1")).json()["head"]
-
-    async def post(number: int, amount: str) -> httpx2.Response:
-        item = known[number % len(known)]["id"]
-        body, headers = {"amount": amount}, {"Idempotency-Key": f"named-{number}"}
-        while (answer := await client.post(f"/v1/items/{item}/prices", json=body, headers=headers)).status_code == 409:
-            assert slug(answer) == (409, "request-in-progress")
-        return answer
-
-    # Each three times at once, and then some with another amount.
-    answers = await asyncio.gather(*(post(number, "5.00") for _ in range(3) for number in range(30)))
-    assert {answer.status_code for answer in answers} == {201}
-    recorded = {answer.json()["id"]: answer.json() for answer in answers}
-    assert sorted(row["seq"] for row in recorded.values()) == list(range(head + 1, head + 31))
-    assert len({row["recorded_at"] for row in recorded.values()}) < 15
-    assert sum(answer.headers.get("idempotency-replayed") == "true" for answer in answers) == 60
-    mixed = await asyncio.gather(*(post(number, "6.00") for number in range(25, 35)))
-    assert [answer.status_code for answer in mixed] == [422] * 5 + [201] * 5
-    assert {slug(answer) for answer in mixed[:5]} == {(422, "idempotency-key-reused")}
-
-
 async def test_of_two_that_supersede_the_same_row_one_does(client: httpx2.AsyncClient) -> None:
     known = (await items(client, "same"))[:-1]
     firsts = {item["id"]: (await rows_of(client, item["id"]))[0]["id"] for item in known}
