@@ -35,6 +35,7 @@ def test_serve(service_url: URL, tmp_path: Path, kind: str, how: signal.Signals)
     assert "Traceback" not in output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
 def test_readiness_ends_at_the_signal_and_requests_in_flight_finish(
     service_url: URL, tmp_path: Path, kind: str
