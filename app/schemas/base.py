@@ -39,9 +39,13 @@ class Input(BaseModel):
 
 
 class Output(BaseModel):
-    """Base of answers: no field has a default, so every answer has every field."""
+    """Base of answers: no field has a default, so every answer has every field.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    They are built when they are first used, which some never are: most answers are a :data:`Document`, whose model only
+    describes it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
 
 
 # Each of these is all that is called for a number, and so is :class:`OneLine` for a text: a document has hundreds of

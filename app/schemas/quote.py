@@ -227,7 +227,8 @@ class QuotedRounding(Output):
 class Quote(Output):
     """The totals. `gross = net + tax` and `payable = gross + cash_rounding - prepaid`, exactly."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [examples.QUOTE]})
+    # It is sent, too, to be verified: it is built at the start like all inputs.
+    model_config = ConfigDict(defer_build=False, json_schema_extra={"examples": [examples.QUOTE]})
 
     book: str | None = Field(description="null: every price was stated")
     currency: str
