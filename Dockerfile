@@ -3,6 +3,7 @@
 # Where packages come from is for the build environment to say, and nothing of it stays in the final image: the usual
 # proxy arguments, --build-arg INDEX_URL for a mirror of PyPI, and a secret `netrc` with the mirror's credentials.
 
+# A Debian with Python. The stages that build take one package from its mirrors, and the last one takes nothing.
 ARG BASE_IMAGE=python:3.13-slim-trixie
 
 FROM ${BASE_IMAGE} AS dependencies
@@ -10,6 +11,9 @@ ARG INDEX_URL
 # As in scripts/uv; a test keeps the two equal.
 ARG UV_VERSION=0.13.9
 ENV PYTHONDONTWRITEBYTECODE=1
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends binutils \
+    && rm -rf /var/lib/apt/lists/*
 RUN --mount=type=cache,target=/root/.cache/pip \
     --mount=type=secret,id=netrc,target=/root/.netrc \
     python3 -m venv /opt/uv \
@@ -34,6 +38,12 @@ RUN --mount=type=cache,target=/root/.cache/uv \
         && uv venv "${VIRTUAL_ENV}" \
         && uv pip sync --require-hashes --default-index "${INDEX_URL}" /requirements.txt; \
     fi
+# A third of what the wheels bring is for others: symbols for debuggers of C, sources for compilers and type checkers, and
+# the libraries' own tests. No command shows source code in the languages that Pygments knows, so their bytecode goes, too.
+RUN find "${VIRTUAL_ENV}" -name '*.so' -exec strip --strip-unneeded {} + \
+    && find "${VIRTUAL_ENV}" -regex '.*\.\(c\|h\|hpp\|pxd\|pyi\|pyx\)' -delete \
+    && find "${VIRTUAL_ENV}" -path '*/pygments/lexers/__pycache__/[!_]*' -delete \
+    && find "${VIRTUAL_ENV}"/lib/*/site-packages -type d \( -name tests -o -name testing \) -prune -exec rm -r {} +
 
 FROM dependencies AS build
 COPY pyproject.toml uv.lock README.md LICENSE ./
@@ -42,13 +52,13 @@ COPY app app
 # pulls the image. What it adds to the system goes to /system: the name of its user, whose group a pod then has even if
 # it sets the user alone, and bytecode of Python's own library. The official base image has none, and compiling what is
 # imported takes a third of the service's start. The cache holds what was built before from other sources of the same
-# version: reinstalling builds it from these.
+# version: reinstalling builds it from these, and uv compiles all that has no bytecode anew.
 RUN --mount=type=cache,target=/root/.cache/uv \
     touch /before \
     && uv sync --locked --no-dev --no-editable --reinstall-package pricebook \
     && mkdir /project /system \
     && cd / \
-    && find opt/pricebook -cnewer /before ! -type d -exec cp --archive --parents --target-directory=/project {} + \
+    && find opt/pricebook -cnewer /before ! -type d ! -path '*/pygments/*' -exec cp --archive --parents --target-directory=/project {} + \
     && PYTHONDONTWRITEBYTECODE='' /opt/pricebook/bin/python -c 'import alembic.command, app.cli, app.gunicorn_worker, app.server' \
     && find usr/ -name '*.pyc' -cnewer /before -exec cp --archive --parents --target-directory=/system {} + \
     && echo 'pricebook:x:65532:65532::/nonexistent:/usr/sbin/nologin' >>etc/passwd \

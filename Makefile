@@ -29,9 +29,9 @@ chaos: ## Kill, pause, fill and cut servers and a PostgreSQL under load, audit w
 	@$(UV) sync --locked --quiet
 	@$(UV) run --no-sync python -m tests.chaos --page docs/crash-safety.md --rounds $${ROUNDS:-100} $${SEED:+--seed $$SEED}
 
-fuzz: ## Give each parser EXAMPLES inputs (default 20000), and each operation and the response cache a hundredth of that, made up by hypothesis and schemathesis
+fuzz: ## Give each parser EXAMPLES inputs (default 20000), and operations, rules, imports and the response cache a part of that, made up by hypothesis and schemathesis
 	@$(UV) sync --locked --quiet
-	@FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(UV) run --no-sync pytest --timeout 0 tests/fuzz tests/unit/test_import_files.py tests/api/test_response_cache_model.py
+	@FUZZ_EXAMPLES=$(or $(EXAMPLES),20000) $(UV) run --no-sync pytest --timeout 0 tests/fuzz tests/unit/test_import_files.py tests/unit/test_timeline.py tests/api/test_one_rule.py tests/api/test_import_oracle.py tests/api/test_response_cache_model.py
 
 audit: ## Look up the locked packages among known vulnerabilities (asks api.osv.dev, with what they are named)
 	@$(UV) audit --locked

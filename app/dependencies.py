@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from fastapi import Depends, Header, Path, Query, Request, Response
 
@@ -56,10 +56,6 @@ async def _read_session(request: Request) -> AsyncIterator[ReadSession]:
         yield session
 
 
-async def _read_session_later(request: Request) -> Callable[[], AbstractAsyncContextManager[ReadSession]]:
-    return partial(_reading, request)
-
-
 async def _read_session_on_primary(request: Request) -> AsyncIterator[ReadSession]:
     database: Database = request.app.state.database
     async with database.reading() as session:
@@ -91,9 +87,6 @@ async def _recorder(request: Request) -> Callable[[Recording, Callable[[Document
 # Function scope ends these before the answer is sent: a commit that fails is never answered with success.
 Reading = Annotated[ReadSession, Depends(_read_session, scope="function")]
 """For items, prices and quotes, which may be answered by a replica: as of a moment ago, or of ``Pricebook-Min-Seq``."""
-
-ReadingLater = Annotated[Callable[[], AbstractAsyncContextManager[ReadSession]], Depends(_read_session_later)]
-"""The same, for what may not need it: opens the session."""
 
 ReadingOnPrimary = Annotated[ReadSession, Depends(_read_session_on_primary, scope="function")]
 """For what is seldom read, and then often right after it was written, by those who cannot say what they have seen."""
@@ -230,15 +223,6 @@ MIN_SEQ = Depends(_wait_for_min_seq)
 """For ``dependencies`` of reads: their callers may say what they have seen, and are answered nothing older."""
 
 
-async def _seen(request: Request) -> int | None:
-    seq: int | None = request.scope.get(_MIN_SEQ)
-    return seq
-
-
-Seen = Annotated[int | None, Depends(_seen)]
-"""The change of ``Pricebook-Min-Seq``, where the operation has :data:`MIN_SEQ`."""
-
-
 async def _offer(request: Request) -> Callable[[Offer], None]:
     fill: Fill = request.scope.get(Fill.SCOPE_KEY) or Fill()
 
@@ -252,12 +236,21 @@ Keep = Annotated[Callable[[Offer], None], Depends(_offer)]
 """To be called with what the answer depends on, if it may be kept in memory."""
 
 
-async def _lookup_memory(request: Request) -> LookupMemory:
-    memory: LookupMemory = request.app.state.lookup_memory
-    return memory
+class KnownLines(NamedTuple):
+    """What a lookup is answered from: one dependency, because each takes as long as the lookup of five lines."""
+
+    memory: LookupMemory
+    seen: int | None
+    """The change of ``Pricebook-Min-Seq``, which its caller knows of."""
+    reading: Callable[[], AbstractAsyncContextManager[ReadSession]]
+    """Opens the session of :data:`Reading`, which what is in memory does not need."""
 
 
-KnownLines = Annotated[LookupMemory, Depends(_lookup_memory)]
+async def _known_lines(request: Request) -> KnownLines:
+    return KnownLines(request.app.state.lookup_memory, request.scope.get(_MIN_SEQ), partial(_reading, request))
+
+
+Known = Annotated[KnownLines, Depends(_known_lines)]
 
 From = Annotated[Moment | None, Query(alias="from", description="First instant of the window")]
 To = Annotated[Moment | None, Query(description="First instant after the window")]

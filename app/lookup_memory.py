@@ -72,7 +72,7 @@ class LookupMemory:
             return None
         _HIT.inc()
         lines, at = found
-        for outcome, times in Counter(line.outcome for line in lines).items():
+        for outcome, times in Counter([line.outcome for line in lines]).items():
             answers.count(outcome, times)
         stamp = _stamp(at, self._follower.seq)
         prices = b",".join([line.before if line.after is None else line.before + stamp + line.after for line in lines])
@@ -91,15 +91,14 @@ class LookupMemory:
             if (
                 not isinstance(line, _Line)
                 or line.offer.known_seq > seq
-                or line.wall > wall
-                or line.seconds_left(wall, now) <= 0
+                or not (line.wall <= wall < line.wall_until and now < line.monotonic_until)
             ):
                 return None
             lines.append(line)
-        at = max(line.offer.at for line in lines if line.offer.at is not None)
+        at = max([line.offer.at for line in lines if line.offer.at is not None])
+        ends = [line.offer.until for line in lines if line.offer.until is not None]
         # Servers may have made them whose clocks differ, or one whose clock was set.
-        is_over = any(line.offer.until is not None and line.offer.until <= at for line in lines)
-        return None if is_over else (lines, at)
+        return None if ends and min(ends) <= at else (lines, at)
 
     def keep(self, fill: Fill, lookup: Lookup, answer: LookedUp) -> None:
         """Keep what the database was asked for, unless something may have touched it since."""

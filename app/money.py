@@ -44,6 +44,7 @@ _QUOTIENT = Context(prec=122, rounding=ROUND_05UP, traps=_DEFECTS)
 digit of 0 or 5, which could be taken for an exact value or a tie, becomes 1 or 6 if there was more behind it."""
 
 _PLAIN = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", re.ASCII)
+_AMOUNT = re.compile(rf"-?(0|[1-9][0-9]{{0,{INTEGER_DIGITS - 1}}})(\.[0-9]{{1,{DECIMAL_DIGITS}}})?", re.ASCII)
 
 
 class NotAnAmount(ValueError):
@@ -93,23 +94,22 @@ def parse(value: object) -> Decimal:
     :param value: a string, or a number of a JSON document that was parsed without floats (``int``, ``Decimal``).
     :raises NotAnAmount: for anything else: exponents, NaN, blanks, floats, booleans, too many digits.
     """
-    if isinstance(value, Decimal):
+    if isinstance(value, str):
+        text = value
+    elif isinstance(value, Decimal):
         text = format(value, "f") if value.is_finite() else "NaN"
     elif isinstance(value, int) and not isinstance(value, bool):
         text = format(Decimal(value), "f")
-    elif isinstance(value, str):
-        text = value
     else:
         raise NotAnAmount("not-a-number", 'must be a decimal number, as a string ("19.99") or a JSON number')
+    if _AMOUNT.fullmatch(text):
+        return Decimal(text)
     if not _PLAIN.fullmatch(text):
         raise NotAnAmount("not-a-number", 'must be a number in plain notation such as "19.99", without exponent')
-    integer, _, fraction = text.lstrip("-").partition(".")
-    if len(integer) > INTEGER_DIGITS or len(fraction) > DECIMAL_DIGITS:
-        raise NotAnAmount(
-            "too-many-digits",
-            f"may have at most {INTEGER_DIGITS} digits before and {DECIMAL_DIGITS} after the decimal point",
-        )
-    return Decimal(text)
+    raise NotAnAmount(
+        "too-many-digits",
+        f"may have at most {INTEGER_DIGITS} digits before and {DECIMAL_DIGITS} after the decimal point",
+    )
 
 
 def plain(value: Decimal, digits: int = 0) -> str:

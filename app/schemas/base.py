@@ -1,6 +1,7 @@
 """Field types that requests and answers share."""
 
 import re
+from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any
@@ -8,14 +9,16 @@ from typing import Annotated, Any
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
     PlainValidator,
     StringConstraints,
     WithJsonSchema,
 )
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import PydanticCustomError, PydanticKnownError, core_schema
 
 from app import gtin, instants, money
 
@@ -36,9 +39,17 @@ class Input(BaseModel):
 
 
 class Output(BaseModel):
-    """Base of answers: no field has a default, so every answer has every field."""
+    """Base of answers: no field has a default, so every answer has every field.
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    They are built when they are first used, which some never are: most answers are a :data:`Document`, whose model only
+    describes it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, defer_build=True)
+
+
+# Each of these is all that is called for a number, and so is :class:`OneLine` for a text: a document has hundreds of
+# them, and a function that pydantic calls takes as long as a field that it checks itself.
 
 
 def _decimal(value: Any) -> Decimal:
@@ -48,16 +59,18 @@ def _decimal(value: Any) -> Decimal:
         raise PydanticCustomError(error.code, "{reason}", {"reason": str(error)}) from None
 
 
-def _not_negative(value: Decimal) -> Decimal:
-    if value < 0:
+def _not_negative(value: Any) -> Decimal:
+    number = _decimal(value)
+    if number < 0:
         raise PydanticCustomError("negative", "must not be negative")
-    return value
+    return number
 
 
-def _positive(value: Decimal) -> Decimal:
-    if value <= 0:
+def _positive(value: Any) -> Decimal:
+    number = _decimal(value)
+    if number <= 0:
         raise PydanticCustomError("not-positive", "must be greater than zero")
-    return value
+    return number
 
 
 def _number_schema(example: str, before: str = "", **bounds: int) -> WithJsonSchema:
@@ -71,21 +84,18 @@ def _number_schema(example: str, before: str = "", **bounds: int) -> WithJsonSch
     )
 
 
-SignedDecimal = Annotated[Decimal, BeforeValidator(_decimal), _number_schema("-5.00", "-?", exclusiveMinimum=-(10**12))]
+SignedDecimal = Annotated[Decimal, PlainValidator(_decimal), _number_schema("-5.00", "-?", exclusiveMinimum=-(10**12))]
 """A number that may be negative."""
 
-Amount = Annotated[
-    Decimal, BeforeValidator(_decimal), AfterValidator(_not_negative), _number_schema("19.99", minimum=0)
-]
+Amount = Annotated[Decimal, PlainValidator(_not_negative), _number_schema("19.99", minimum=0)]
 """Money that is not negative."""
 
-Rate = Annotated[Decimal, BeforeValidator(_decimal), AfterValidator(_not_negative), _number_schema("19", minimum=0)]
+Rate = Annotated[Decimal, PlainValidator(_not_negative), _number_schema("19", minimum=0)]
 """Percent, not negative."""
 
 Quantity = Annotated[
     Decimal,
-    BeforeValidator(_decimal),
-    AfterValidator(_positive),
+    PlainValidator(_positive),
     _number_schema("1", r"(?!0(\.0+)?$)", exclusiveMinimum=0),
 ]
 """A number of units, greater than zero."""
@@ -147,13 +157,42 @@ def no_control_characters(text: str) -> str:
     return text
 
 
-def _one_line(text: str) -> str:
-    if text != text.strip() or _UNPRINTABLE.search(text):
-        raise PydanticCustomError(
-            "not-one-line",
-            "must be one line of text, without blanks around it and without control characters",
-        )
-    return text
+_END = r"[^\s\x00-\x1f\x7f\x85]"
+
+
+@dataclass(frozen=True, slots=True)
+class OneLine:
+    """Marks a text as one line of 1 to ``most`` characters, without blanks around it and without control characters."""
+
+    most: int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+        """Check the text as :meth:`_check` does."""
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(
+        self, schema: core_schema.CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """For the OpenAPI document: what is checked here, and said in better words."""
+        line = rf"^{_END}([^\x00-\x1f\x7f]*{_END})?$"
+        return handler(schema) | {"minLength": 1, "maxLength": self.most, "pattern": line}
+
+    def _check(self, text: str) -> str:
+        # Printable means no control character and no half of a surrogate pair, and little else is not.
+        if text != text.strip() or not (text.isprintable() or _UNPRINTABLE.search(text) is None):
+            raise PydanticCustomError(
+                "not-one-line",
+                "must be one line of text, without blanks around it and without control characters",
+            )
+        length = len(text)
+        # As pydantic says it.
+        if length < 1:
+            raise PydanticKnownError("too_short", {"field_type": "Value", "min_length": 1, "actual_length": length})
+        if length > self.most:
+            raise PydanticKnownError(
+                "too_long", {"field_type": "Value", "max_length": self.most, "actual_length": length}
+            )
+        return text
 
 
 # Sub-resources of an item: a sku that ends in one could not be told from it in an address.
@@ -179,17 +218,15 @@ def _documented(pattern: str) -> Any:
 
 PARAGRAPH = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
 """Text of several lines, as JSON Schema says it."""
-_END = r"[^\s\x00-\x1f\x7f\x85]"
-Line = Annotated[str, AfterValidator(_one_line), _documented(rf"^{_END}([^\x00-\x1f\x7f]*{_END})?$")]
 Paragraph = Annotated[
     str,
     StringConstraints(max_length=4000),
     AfterValidator(no_control_characters),
     _documented(PARAGRAPH),
 ]
-Name = Annotated[Line, StringConstraints(min_length=1, max_length=200)]
-Reason = Annotated[Line, StringConstraints(min_length=1, max_length=500)]
-Sku = Annotated[Line, StringConstraints(min_length=1, max_length=100), AfterValidator(_addressable)]
+Name = Annotated[str, OneLine(200)]
+Reason = Annotated[str, OneLine(500)]
+Sku = Annotated[str, OneLine(100), AfterValidator(_addressable)]
 Gtin = Annotated[str, AfterValidator(_gtin), _documented(r"^([0-9]{8}|[0-9]{12,14})$")]
 Unit = Annotated[str, StringConstraints(pattern=r"^[A-Z0-9]{2,3}$")]
 BookKey = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]

@@ -16,8 +16,8 @@ from app.schemas.base import (
     Amount,
     Gtin,
     Input,
-    Line,
     Name,
+    OneLine,
     Output,
     Paragraph,
     Sku,
@@ -63,7 +63,7 @@ def _attribute_value(value: Any) -> Any:
     )
 
 
-AttributeName = Annotated[Line, Field(min_length=1, max_length=64)]
+AttributeName = Annotated[str, OneLine(64)]
 AttributeValue = Annotated[
     str | int | bool,
     WithJsonSchema({"type": ["string", "integer", "boolean"], "examples": ["black"]}),

@@ -9,7 +9,19 @@ from uuid import UUID
 from pydantic import ConfigDict, Field
 
 from app.schemas import examples
-from app.schemas.base import Amount, BookKey, DecimalString, Input, Line, Moment, Output, Quantity, Rate, Reason, Truth
+from app.schemas.base import (
+    Amount,
+    BookKey,
+    DecimalString,
+    Input,
+    Moment,
+    OneLine,
+    Output,
+    Quantity,
+    Rate,
+    Reason,
+    Truth,
+)
 from app.timeline import Outcome
 
 ONE = Decimal(1)
@@ -225,7 +237,7 @@ class PriorPrice(Output):
 class LookupLine(Input):
     """One item to price."""
 
-    item: Annotated[Line, Field(min_length=1, max_length=104, description="Item id, or `sku:` and the sku")]
+    item: Annotated[str, OneLine(104), Field(description="Item id, or `sku:` and the sku")]
     quantity: Quantity = Field(default=ONE)
 
 

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 from app.money import RoundingLevel, RoundingMode
 from app.quoting import RATED_CATEGORIES
 from app.schemas import examples
-from app.schemas.base import Amount, BookKey, Input, Line, Moment, Output, Quantity, Rate, Reason, Truth
+from app.schemas.base import Amount, BookKey, Input, Moment, OneLine, Output, Quantity, Rate, Reason, Truth
 from app.schemas.base import SignedDecimal as Signed
 from app.schemas.book import Currency
 
@@ -77,10 +77,8 @@ class QuoteDocumentAdjustment(QuoteAdjustment):
 class QuoteLine(Input):
     """So many units of an item at the book's price, or of anything at a `unit_price`."""
 
-    id: Annotated[Line, Field(min_length=1, max_length=100)] | None = Field(None, description="Yours; answered as sent")
-    item: Annotated[Line, Field(min_length=1, max_length=104)] | None = Field(
-        None, description="Item id, or `sku:` and the sku"
-    )
+    id: Annotated[str, OneLine(100)] | None = Field(None, description="Yours; answered as sent")
+    item: Annotated[str, OneLine(104)] | None = Field(None, description="Item id, or `sku:` and the sku")
     quantity: Signed = Field(default=ONE, validate_default=True, description="Negative: goods returned")
     unit_price: Amount | None = Field(None, description="For `per` units; default: the book's price of the item")
     per: Quantity | None = Field(None, description="Base quantity of `unit_price`; default: 1")
@@ -229,7 +227,8 @@ class QuotedRounding(Output):
 class Quote(Output):
     """The totals. `gross = net + tax` and `payable = gross + cash_rounding - prepaid`, exactly."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [examples.QUOTE]})
+    # It is sent, too, to be verified: it is built at the start like all inputs.
+    model_config = ConfigDict(defer_build=False, json_schema_extra={"examples": [examples.QUOTE]})
 
     book: str | None = Field(description="null: every price was stated")
     currency: str

@@ -1,6 +1,7 @@
 """Random ledgers and random price lists, through HTTP, against a second opinion on what every row does.
 
-``IMPORT_ORACLE_CASES`` (40) and ``IMPORT_ORACLE_SEED`` (1) make longer and other runs; a failure names its seed.
+``IMPORT_ORACLE_CASES`` (16) and ``IMPORT_ORACLE_SEED`` (1) make longer and other runs, and so does ``make fuzz``; a
+failure names its seed.
 """
 
 import os
@@ -17,12 +18,13 @@ import pytest
 
 from tests.conftest import CLEAR
 from tests.support import import_fuzz, import_oracle
+from tests.support.effort import examples
 from tests.support.import_oracle import Item, NewItem, Plan, Price, Terms
 
 Client = httpx2.AsyncClient
 JSON = dict[str, Any]
 
-CASES = int(os.environ.get("IMPORT_ORACLE_CASES", "40"))
+CASES = int(os.environ.get("IMPORT_ORACLE_CASES", examples(16, of_fuzz=200)))
 SEED = int(os.environ.get("IMPORT_ORACLE_SEED", "1"))
 PARTS = 4
 

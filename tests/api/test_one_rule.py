@@ -30,6 +30,7 @@ from app.main import create_app
 from app.settings import Settings
 from tests.conftest import CLEAR, make_settings
 from tests.support import postgres
+from tests.support.effort import examples
 
 DAY = timedelta(days=1)
 MICRO = timedelta(microseconds=1)
@@ -346,7 +347,7 @@ def test_every_read_gives_the_answer_of_the_rule(service_url: URL) -> None:
 
 
 LIMITS = settings(
-    max_examples=40,
+    max_examples=examples(14, of_fuzz=200),
     stateful_step_count=20,
     report_multiple_bugs=False,
     deadline=None,

@@ -5,7 +5,6 @@ The replicas hear of nothing by themselves. What a notification or a look would 
 """
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -20,12 +19,10 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 from sqlalchemy.engine import URL
 
-from app.migrations import migrate
 from app.services import answers, lookups, priced_items
 from tests.api.test_response_cache import Replica, replica
 from tests.api.test_statements import statements
-from tests.conftest import make_settings
-from tests.support import postgres
+from tests.support.effort import examples
 
 JSON = dict[str, Any]
 LAG_SECONDS, STALE_SECONDS = 20.0, 300.0
@@ -347,15 +344,14 @@ async def replicas(url: URL) -> AsyncIterator[tuple[list[Node], Replica]]:
         yield nodes, await stack.enter_async_context(replica(url, response_cache_bytes=0))
 
 
-def test_no_answer_is_older_than_allowed(fresh_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_answer_is_older_than_allowed(own_url: URL, monkeypatch: pytest.MonkeyPatch) -> None:
     async def hear_nothing(*_: object) -> None:
         """The notifications are lost."""
 
     monkeypatch.setattr(asyncpg.Connection, "add_listener", hear_nothing)
     answered = dict.fromkeys(("memory", "stale", "database", LIST, LOOKUP), 0)
     with asyncio.Runner() as runner:
-        runner.run(migrate(make_settings(fresh_url, serving_role=postgres.SERVING_ROLE)))
-        context = replicas(fresh_url)
+        context = replicas(own_url)
         nodes, oracle = runner.run(context.__aenter__())
         machine = type("Bound", (Replicas,), {"nodes": nodes, "oracle": oracle, "runner": runner, "answered": answered})
         try:
@@ -368,7 +364,7 @@ def test_no_answer_is_older_than_allowed(fresh_url: URL, monkeypatch: pytest.Mon
 
 # Each is some seconds of work: the long run is `make fuzz`.
 LIMITS = settings(
-    max_examples=int(os.environ.get("FUZZ_EXAMPLES", 500)) // 100,
+    max_examples=examples(5, of_fuzz=100),
     stateful_step_count=40,
     report_multiple_bugs=False,
     deadline=None,

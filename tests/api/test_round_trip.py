@@ -9,7 +9,6 @@ import pytest
 from sqlalchemy.engine import URL
 
 from app.main import create_app
-from app.migrations import migrate
 from tests.api.test_exports import Ledger, book, create, export, fill, record
 from tests.conftest import make_settings
 
@@ -19,11 +18,9 @@ TYPES = {"csv": "text/csv", "ndjson": "application/x-ndjson"}
 
 
 @pytest.fixture
-async def fresh_client(fresh_url: URL) -> AsyncIterator[Client]:
+async def fresh_client(own_url: URL) -> AsyncIterator[Client]:
     """A client of a service with a database of its own."""
-    settings = make_settings(fresh_url, database_pool_size=2)
-    await migrate(settings)
-    app = create_app(settings)
+    app = create_app(make_settings(own_url, database_pool_size=2))
     async with app.router.lifespan_context(app):
         transport = httpx2.ASGITransport(app=app)
         async with Client(transport=transport, base_url="http://pricebook.test") as client:

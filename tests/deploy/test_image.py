@@ -29,6 +29,20 @@ def test_the_context_is_what_the_dockerfile_copies() -> None:
     assert copied == allowed
 
 
+def test_what_is_for_debuggers_and_compilers_is_left_out_before_it_is_copied() -> None:
+    stages = DOCKERFILE.split("\nFROM ")
+    [dependencies] = [stage for stage in stages if stage.startswith("${BASE_IMAGE} AS dependencies\n")]
+    last = instructions(dependencies)[-1]
+    assert last.startswith("RUN find ")
+    assert "-exec strip --strip-unneeded" in last
+    # Only what is made in that stage, or of the project itself, comes into the final one.
+    assert re.findall(r"COPY --from=(\w+) (\S+)", stages[-1]) == [
+        ("dependencies", "/opt/pricebook"),
+        ("build", "/system"),
+        ("build", "/project"),
+    ]
+
+
 def test_the_final_stage_runs_nothing_and_installs_nothing() -> None:
     final = instructions(DOCKERFILE[DOCKERFILE.rindex("\nFROM ") :])
     assert final[0] == "FROM ${BASE_IMAGE}"

@@ -1,6 +1,5 @@
 """The commands of docs/backup.md, run as they stand there while others write; and the service on what they restore."""
 
-import asyncio
 import importlib.util
 import os
 import re
@@ -15,8 +14,6 @@ import pytest
 import yaml
 from sqlalchemy.engine import URL
 
-from app.migrations import migrate
-from tests.conftest import make_settings
 from tests.processes.test_follow import Writer, follow, wait_for
 from tests.support import postgres
 from tests.support.access import ADMIN_KEY, bearer
@@ -102,10 +99,9 @@ def position(change: JSON) -> JSON:
 
 @pytest.mark.long
 def test_what_was_known_at_the_backup_comes_back_and_consumers_notice(
-    fresh_url: URL, restored: URL, tmp_path: Path
+    own_url: URL, restored: URL, tmp_path: Path
 ) -> None:
-    asyncio.run(migrate(make_settings(fresh_url, serving_role=postgres.SERVING_ROLE)))
-    with serving(fresh_url, tmp_path) as old:
+    with serving(own_url, tmp_path) as old:
         key = ask(old, ADMIN_KEY, "POST", "keys", json={"name": "till", "scopes": ["prices:read"]}).json()
         Writer(old.api).write(30)
         item: JSON = {"json": {"name": "Once"}, "headers": {"Idempotency-Key": '"before the backup"'}}
@@ -116,7 +112,7 @@ def test_what_was_known_at_the_backup_comes_back_and_consumers_notice(
         before = len(followed(old))
         with Writer(old.api) as writer:
             wait_for(lambda: writer.written > 20)
-            run_block(0, tmp_path, fresh_url, restored)
+            run_block(0, tmp_path, own_url, restored)
             written = writer.written
             wait_for(lambda: writer.written > written + 10)
         follow(old, tmp_path, "ahead", "--once")
@@ -126,8 +122,8 @@ def test_what_was_known_at_the_backup_comes_back_and_consumers_notice(
             change["seq"]: get(old, "export", format="snapshot", known_seq=change["seq"]).content
             for change in everything[before:]
         }
-    run_block(1, tmp_path, fresh_url, restored)
-    assert schema(restored) == schema(fresh_url), "tables, triggers and rights are the same"
+    run_block(1, tmp_path, own_url, restored)
+    assert schema(restored) == schema(own_url), "tables, triggers and rights are the same"
 
     with serving(restored, tmp_path) as service:
         kept = followed(service)

@@ -12,8 +12,8 @@ from tests.support import console_examples
 PAGE = Path(__file__).parents[2] / "docs" / "totals.md"
 
 
-def test_every_example_answers_what_the_page_says(fresh_url: URL, tmp_path: Path) -> None:
-    assert console_examples.check(PAGE, fresh_url, tmp_path) == 15
+def test_every_example_answers_what_the_page_says(own_url: URL, tmp_path: Path) -> None:
+    assert console_examples.check(PAGE, own_url, tmp_path) == 15
 
 
 def test_the_table_of_rounding_modes_is_right() -> None:

@@ -1,6 +1,5 @@
 """Schemathesis asks the running service everything that its OpenAPI document promises, and some that it does not."""
 
-import asyncio
 import os
 import subprocess
 import sys
@@ -9,8 +8,6 @@ from pathlib import Path
 import httpx2
 from sqlalchemy.engine import URL
 
-from app.migrations import migrate
-from tests.conftest import make_settings
 from tests.support import postgres, processes
 from tests.support.access import ADMIN_KEY
 
@@ -28,12 +25,11 @@ phases.coverage.enabled = false
 """
 
 
-def test_the_service_is_as_its_document_says(fresh_url: URL, tmp_path: Path) -> None:
-    asyncio.run(migrate(make_settings(fresh_url, serving_role=postgres.SERVING_ROLE)))
+def test_the_service_is_as_its_document_says(own_url: URL, tmp_path: Path) -> None:
     config = tmp_path / "schemathesis.toml"
     config.write_text((HERE / config.name).read_text() + ("" if EXAMPLES else SHORT))
     settings = {
-        "database_url": postgres.text(postgres.as_serving_role(fresh_url)),
+        "database_url": postgres.text(postgres.as_serving_role(own_url)),
         "secret_key": processes.SECRET,
         "auth_required": True,
         "admin_key": ADMIN_KEY,

@@ -15,7 +15,6 @@ from sqlalchemy.engine import URL
 
 from app.database import Database
 from app.main import create_app
-from app.migrations import migrate
 from app.services import ledger
 from tests.api.test_trouble import client_of
 from tests.conftest import make_settings
@@ -26,10 +25,9 @@ QUICK = {"ledger_watch_seconds": 0.05, "database_connect_timeout_seconds": 0.5}
 
 
 @pytest.fixture
-async def watched(fresh_url: URL) -> FastAPI:
+async def watched(own_url: URL) -> FastAPI:
     """An application, not started, that looks often, over a database of its own."""
-    await migrate(make_settings(fresh_url))
-    return create_app(make_settings(fresh_url, database_pool_size=1, **QUICK))
+    return create_app(make_settings(own_url, database_pool_size=1, **QUICK))
 
 
 async def until(app: FastAPI, condition: Callable[[Samples], bool]) -> Samples:
@@ -80,13 +78,13 @@ async def test_the_head_of_the_ledger_is_followed(watched: FastAPI) -> None:
 
 
 async def test_a_database_that_goes_away_and_comes_back(
-    watched: FastAPI, server: URL, fresh_url: URL, caplog: pytest.LogCaptureFixture
+    watched: FastAPI, server: URL, own_url: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     async with client_of(watched):
         await until_up(watched, 1)
         assert said(caplog) == []
-        async with without_database(server, fresh_url.database):
+        async with without_database(server, own_url.database):
             away = await until_up(watched, 0)
             await asyncio.sleep(0.5)  # many looks
             assert [line["event"] for line in said(caplog)] == ["ledger not read"]
@@ -99,21 +97,21 @@ async def test_a_database_that_goes_away_and_comes_back(
 
 
 async def test_a_connection_that_was_cut_is_no_database_that_is_away(
-    watched: FastAPI, server: URL, fresh_url: URL, caplog: pytest.LogCaptureFixture
+    watched: FastAPI, server: URL, own_url: URL, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
     name = "pricebook_database_statement_seconds_count"
     async with client_of(watched):
         await until_up(watched, 1)
-        async with without_database(server, fresh_url.database, refuse=False):
+        async with without_database(server, own_url.database, refuse=False):
             before = value(await samples(watched), name, pool="reader")
             await until(watched, lambda found: value(found, name, pool="reader") > before + 5)
     assert said(caplog) == []
 
 
-async def test_a_database_that_is_not_there_from_the_start(fresh_url: URL, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_database_that_is_not_there_from_the_start(own_url: URL, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    app = create_app(make_settings(fresh_url.set(host="127.0.0.1", port=1, query={}), **QUICK))
+    app = create_app(make_settings(own_url.set(host="127.0.0.1", port=1, query={}), **QUICK))
     async with client_of(app):
         found = await until(app, lambda _: bool(said(caplog)))
         assert value(found, "pricebook_database_up") == 0
@@ -141,8 +139,8 @@ async def test_a_database_that_does_not_answer_is_away_unless_it_answers_others(
 
 
 @pytest.fixture
-async def owner_of_fresh(fresh_url: URL) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(postgres.text(fresh_url))
+async def owner_of_fresh(own_url: URL) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(postgres.text(own_url))
     yield connection
     await connection.close()
 

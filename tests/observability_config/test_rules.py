@@ -19,7 +19,7 @@ ALERTS = sorted({alert.name for alert in rules.alerts()})
 OTHERS: list[dict[str, str]] = [{"namespace": "elsewhere"}, {"release": f"{JOB}-eu"}]
 """What happens to these is not this release's."""
 
-INTERVALS = {"Fast": "2m", "Slow": "5m"}
+INTERVALS = {"Fast": "2m", "Slow": "15m"}
 """How often the rules are evaluated in cases that last for hours and for days."""
 
 

@@ -14,6 +14,8 @@ from tests.support import postgres
 from tests.support.processes import SECRET, running, start
 from tests.support.tcp_proxy import TcpProxy
 
+pytestmark = pytest.mark.long
+
 
 def child_of(pid: int) -> int:
     [child] = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()

@@ -1,6 +1,5 @@
 """`pricebook export`: a whole file or none, and what it says about it."""
 
-import asyncio
 import csv
 import hashlib
 import io
@@ -17,18 +16,15 @@ import httpx2
 import pytest
 from sqlalchemy.engine import URL
 
-from app.migrations import migrate
-from tests.conftest import make_settings
 from tests.support import postgres
 from tests.support.processes import PRICEBOOK, SECRET, Service, environment, free_port, run, running
 
 
 @pytest.fixture(scope="module")
-def service(server: URL, worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def service(server: URL, migrated: URL, worker_id: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with a small list."""
     directory = tmp_path_factory.mktemp("export")
-    with postgres.database(server, f"pricebook_export_command_{worker_id}") as url:
-        asyncio.run(migrate(make_settings(url, serving_role=postgres.SERVING_ROLE)))
+    with postgres.database(server, f"pricebook_export_command_{worker_id}", like=migrated) as url:
         as_role = postgres.text(postgres.as_serving_role(url))
         with running("serve", directory, database_url=as_role, secret_key=SECRET) as service:
             for number in range(30):

@@ -1,6 +1,5 @@
 """Exports as a client sees them over the network: it may be slow, go away, and be told that a file is not whole."""
 
-import asyncio
 import json
 import re
 import socket
@@ -14,8 +13,6 @@ import httpx2
 import pytest
 from sqlalchemy.engine import URL
 
-from app.migrations import migrate
-from tests.conftest import make_settings
 from tests.support import postgres
 from tests.support.processes import SECRET, Service, running
 
@@ -38,11 +35,10 @@ FILL = """
 
 
 @contextmanager
-def serving(fresh_url: URL, directory: Path, **settings: object) -> Iterator[Service]:
+def serving(own_url: URL, directory: Path, **settings: object) -> Iterator[Service]:
     """A service with a list of some 16 MB and a single connection for reads."""
-    asyncio.run(migrate(make_settings(fresh_url, serving_role=postgres.SERVING_ROLE)))
-    postgres.execute(fresh_url, FILL)
-    url = postgres.text(postgres.as_serving_role(fresh_url))
+    postgres.execute(own_url, FILL)
+    url = postgres.text(postgres.as_serving_role(own_url))
     with running(
         "serve", directory, database_url=url, secret_key=SECRET, database_pool_size=1, drain_seconds=0, **settings
     ) as service:
@@ -63,8 +59,8 @@ def wait_for(condition: Any) -> None:
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
-def test_a_slow_client_holds_no_connection_and_gets_a_whole_file(fresh_url: URL, tmp_path: Path, kind: str) -> None:
-    with serving(fresh_url, tmp_path, server=kind) as service:
+def test_a_slow_client_holds_no_connection_and_gets_a_whole_file(own_url: URL, tmp_path: Path, kind: str) -> None:
+    with serving(own_url, tmp_path, server=kind) as service:
         asked_at = time.monotonic()
         with httpx2.stream("GET", f"{service.api}/v1/export", params={"format": "ndjson"}, timeout=30) as answer:
             content = answer.iter_raw(65536)
@@ -87,8 +83,8 @@ def test_a_slow_client_holds_no_connection_and_gets_a_whole_file(fresh_url: URL,
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
-def test_a_client_that_goes_away_ends_the_work(fresh_url: URL, tmp_path: Path, kind: str) -> None:
-    with serving(fresh_url, tmp_path, server=kind) as service:
+def test_a_client_that_goes_away_ends_the_work(own_url: URL, tmp_path: Path, kind: str) -> None:
+    with serving(own_url, tmp_path, server=kind) as service:
         with httpx2.stream("GET", f"{service.api}/v1/export", timeout=30) as answer:
             content = answer.iter_raw()
             next(content)
@@ -98,9 +94,9 @@ def test_a_client_that_goes_away_ends_the_work(fresh_url: URL, tmp_path: Path, k
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
-def test_a_client_that_reads_nothing_loses_its_place(fresh_url: URL, tmp_path: Path, kind: str) -> None:
+def test_a_client_that_reads_nothing_loses_its_place(own_url: URL, tmp_path: Path, kind: str) -> None:
     limits = {"client_timeout_seconds": 2, "max_concurrent_requests": 1}
-    with serving(fresh_url, tmp_path, server=kind, **limits) as service, socket.socket() as idle:
+    with serving(own_url, tmp_path, server=kind, **limits) as service, socket.socket() as idle:
         idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         idle.connect(("127.0.0.1", service.port))
         idle.sendall(b"GET /v1/export HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -114,9 +110,9 @@ def test_a_client_that_reads_nothing_loses_its_place(fresh_url: URL, tmp_path: P
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
 @pytest.mark.parametrize("form", ["csv", "snapshot"])
-def test_a_database_that_goes_away_cuts_the_file_off(fresh_url: URL, tmp_path: Path, kind: str, form: str) -> None:
-    server = fresh_url.set(database="postgres")
-    with serving(fresh_url, tmp_path, server=kind) as service:
+def test_a_database_that_goes_away_cuts_the_file_off(own_url: URL, tmp_path: Path, kind: str, form: str) -> None:
+    server = own_url.set(database="postgres")
+    with serving(own_url, tmp_path, server=kind) as service:
         with httpx2.stream("GET", f"{service.api}/v1/export", params={"format": form}, timeout=30) as answer:
             assert answer.status_code == 200
             content = answer.iter_raw()
@@ -124,13 +120,13 @@ def test_a_database_that_goes_away_cuts_the_file_off(fresh_url: URL, tmp_path: P
             # A connection that ends between two batches is replaced, so none may be had any more.
             postgres.execute(
                 server,
-                f'ALTER DATABASE "{fresh_url.database}" ALLOW_CONNECTIONS false',
-                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{fresh_url.database}'",  # noqa: S608 - the name is ours
+                f'ALTER DATABASE "{own_url.database}" ALLOW_CONNECTIONS false',
+                f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{own_url.database}'",  # noqa: S608 - the name is ours
             )
             with pytest.raises(httpx2.RemoteProtocolError):
                 for _ in content:
                     pass
-        postgres.execute(server, f'ALTER DATABASE "{fresh_url.database}" ALLOW_CONNECTIONS true')
+        postgres.execute(server, f'ALTER DATABASE "{own_url.database}" ALLOW_CONNECTIONS true')
         # Said once, with its cause; and it counts as a failure, although its head said 200.
         wait_for(lambda: metric(service, 'pricebook_request_seconds_count{outcome="failed"}') == 1)
         lines = [json.loads(line) for line in service.log.read_text().splitlines()]

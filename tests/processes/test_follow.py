@@ -1,6 +1,5 @@
 """`pricebook follow`: killed at any moment, cut off from the service, or left behind by the feed, its copy is right."""
 
-import asyncio
 import contextlib
 import http.server
 import json
@@ -18,8 +17,6 @@ import httpx2
 import pytest
 from sqlalchemy.engine import URL
 
-from app.migrations import migrate
-from tests.conftest import make_settings
 from tests.support import postgres
 from tests.support.processes import PRICEBOOK, SECRET, Service, environment, free_port, run, running
 
@@ -93,10 +90,9 @@ BOOKS = ["default", "other"]
 
 
 @pytest.fixture
-def database(fresh_url: URL) -> str:
+def database(own_url: URL) -> str:
     """A migrated database, as the service takes it."""
-    asyncio.run(migrate(make_settings(fresh_url, serving_role=postgres.SERVING_ROLE)))
-    return postgres.text(postgres.as_serving_role(fresh_url))
+    return postgres.text(postgres.as_serving_role(own_url))
 
 
 @contextlib.contextmanager
@@ -249,12 +245,12 @@ def test_a_service_that_restarts(database: str, tmp_path: Path, how: signal.Sign
         assert follow(service, tmp_path, "copy", "--once", "--verify")[-1]["matches"]
 
 
-def test_a_feed_that_no_longer_goes_back(service: Service, fresh_url: URL, tmp_path: Path) -> None:
+def test_a_feed_that_no_longer_goes_back(service: Service, own_url: URL, tmp_path: Path) -> None:
     writer = Writer(service.api)
     writer.write(20)
     (first,) = follow(service, tmp_path, "copy", "--once")
     writer.write(20)
-    postgres.execute(fresh_url, "UPDATE ledger SET feed_floor = seq - 3")
+    postgres.execute(own_url, "UPDATE ledger SET feed_floor = seq - 3")
     anew, snapshot, verified = follow(service, tmp_path, "copy", "--once", "--verify")
     assert anew == {"event": "begins-anew", "seq": first["seq"], "why": "feed-truncated"}
     assert snapshot["event"] == "snapshot"
@@ -338,10 +334,10 @@ def set_back(database: URL, seq: int) -> None:
 
 
 @pytest.mark.parametrize("then", [0, 40], ids=["shorter", "grown beyond the copy"])
-def test_a_past_that_was_replaced(service: Service, fresh_url: URL, tmp_path: Path, then: int) -> None:
+def test_a_past_that_was_replaced(service: Service, own_url: URL, tmp_path: Path, then: int) -> None:
     Writer(service.api).write(20)
     (first,) = follow(service, tmp_path, "copy", "--once")
-    set_back(fresh_url, 10)
+    set_back(own_url, 10)
     Writer(service.api).write(then)
     assert (head(service) > first["seq"]) == (then > 0)
     words = refused(service, tmp_path, "copy", "--verify")
@@ -356,12 +352,12 @@ def test_a_past_that_was_replaced(service: Service, fresh_url: URL, tmp_path: Pa
     assert (changes["event"], verified["matches"]) == ("changes", True), "it goes on as ever"
 
 
-def test_a_past_that_is_replaced_while_it_follows(service: Service, fresh_url: URL, tmp_path: Path) -> None:
+def test_a_past_that_is_replaced_while_it_follows(service: Service, own_url: URL, tmp_path: Path) -> None:
     Writer(service.api).write(20)
     before = head(service)
     with Follower(service.api, tmp_path, "copy") as follower:
         wait_for(lambda: follower.seq() == before)
-        set_back(fresh_url, 10)
+        set_back(own_url, 10)
         Writer(service.api).write(40)
         after = head(service)
         wait_for(lambda: follower.seq() == after)

@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 from sqlalchemy.engine import URL
 
-from app.migrations import migrate
-from tests.conftest import make_settings
 from tests.support import postgres
 from tests.support.processes import SECRET, Service, start, wait_until_ready
 
@@ -125,10 +123,9 @@ async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bool, str]:
 
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
-def test_stops_lose_no_request(fresh_url: URL, tmp_path: Path, kind: str) -> None:
-    asyncio.run(migrate(make_settings(fresh_url, serving_role=postgres.SERVING_ROLE)))
+def test_stops_lose_no_request(own_url: URL, tmp_path: Path, kind: str) -> None:
     settings = {
-        "database_url": postgres.text(postgres.as_serving_role(fresh_url)),
+        "database_url": postgres.text(postgres.as_serving_role(own_url)),
         "database_pool_size": 5,
         "secret_key": SECRET,
         "server": kind,

@@ -15,6 +15,21 @@ from app.migrations import head
 from tests.support import postgres
 from tests.support.processes import SECRET, environment, free_port, run, running
 
+UNUSED = (
+    "alembic",
+    "app.client",
+    "email_validator",
+    "httpx2",
+    "jinja2",
+    "opentelemetry.sdk",
+    "pydantic.v1",
+    "python_multipart",
+    "requests",
+    "rich",
+    "sqlite3",
+)
+"""What libraries or other commands import, and a service without traces does not."""
+
 
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
@@ -35,6 +50,7 @@ def test_serve(service_url: URL, tmp_path: Path, kind: str, how: signal.Signals)
     assert "Traceback" not in output
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", ["gunicorn", "uvicorn"])
 def test_readiness_ends_at_the_signal_and_requests_in_flight_finish(
     service_url: URL, tmp_path: Path, kind: str
@@ -178,15 +194,24 @@ def load_settings():
 
 def show(settings, listener):
     from app.main import create_app
-    create_app(settings)
-    print([name for name in ("alembic", "pydantic.v1", "rich") if sys.modules.get(name)], gc.isenabled())
+    from fastapi.openapi.models import OpenAPI
+    from app.schemas.price import Lookup, PriceAnswer
+    app = create_app(settings)
+    print([name for name in UNUSED if sys.modules.get(name)], gc.isenabled())
+    print([model.__pydantic_complete__ for model in (Lookup, PriceAnswer, OpenAPI)])
+    print(app.openapi()["info"]["title"], OpenAPI.__pydantic_complete__)
 
 settings.load_settings = load_settings
 cli.cli(["serve"], standalone_mode=False)
 from app import import_tables
 print(import_tables.Table.__module__)
 """
-    program = program.replace("PORT", str(free_port())).replace("ADMIN", str(free_port()))
-    command = [sys.executable, "-c", program]
+    program = (
+        program.replace("UNUSED", repr(UNUSED)).replace("PORT", str(free_port())).replace("ADMIN", str(free_port()))
+    )
+    command = [sys.executable, "-W", "error", "-c", program]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "[] True\nrich.table\n"), done.stderr
+    assert (done.returncode, done.stdout) == (
+        0,
+        "[] True\n[True, False, False]\nPricebook True\nrich.table\n",
+    ), done.stderr

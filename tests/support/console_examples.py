@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy.engine import URL
 
 from tests.support import postgres
-from tests.support.processes import PRICEBOOK, SECRET, environment, run, running
+from tests.support.processes import PRICEBOOK, SECRET, environment, running
 
 _EXAMPLE = re.compile(r"^```console\n(.*?)^```\n+^```(json|text)\n(.*?)^```$", flags=re.DOTALL | re.MULTILINE)
 
@@ -22,7 +22,7 @@ def check(page: Path, database: URL, directory: Path, **settings: object) -> int
     block ``text``, all that they print. In both, ``...`` stands for any text of a line; blanks at the end of a line
     do not count, since a page does not show them.
 
-    :param database: an empty database, for the service that the page talks to.
+    :param database: a migrated database, for the service that the page talks to.
     :param directory: where the commands run.
     :param settings: of that service; the commands have them in their environment.
     :returns: the number of examples.
@@ -33,8 +33,6 @@ def check(page: Path, database: URL, directory: Path, **settings: object) -> int
     assert text.count("curl -s") == sum(block.count("curl -s") for block, _, _ in examples), "a command is elsewhere"
 
     url = postgres.text(database)
-    migrated = run("migrate", directory=directory, database_url=url)
-    assert migrated.returncode == 0, migrated.stderr
     outputs = [directory / f"answer-{number}" for number in range(len(examples))]
     with running("serve", directory, database_url=url, secret_key=SECRET, **settings) as service:
         script = "\n".join(

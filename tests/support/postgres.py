@@ -64,9 +64,10 @@ def answer(url: URL, question: str) -> object:
 
 
 @contextmanager
-def database(server: URL, name: str) -> Iterator[URL]:
-    """A new, empty database, dropped afterwards."""
-    execute(server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)', f'CREATE DATABASE "{name}"')
+def database(server: URL, name: str, *, like: URL | None = None) -> Iterator[URL]:
+    """A new database, dropped afterwards: empty, or a copy of one that nobody is connected to."""
+    template = "" if like is None else f' TEMPLATE "{like.database}"'
+    execute(server, f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)', f'CREATE DATABASE "{name}"{template}')
     yield server.set(database=name)
     execute(server, f'DROP DATABASE "{name}" WITH (FORCE)')
 

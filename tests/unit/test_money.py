@@ -1,3 +1,4 @@
+import re
 from decimal import Decimal, DivisionByZero, Inexact, InvalidOperation
 from fractions import Fraction
 
@@ -69,6 +70,30 @@ def test_plain_notation_keeps_the_value_and_pads(amount: Decimal, digits: int) -
     assert "e" not in text.lower()
     assert len(text.partition(".")[2]) >= digits
     assert money.plain(money.parse(text), digits) == text
+
+
+_digits = st.text("0123456789", max_size=14)
+
+
+@given(
+    st.tuples(st.sampled_from(["", "-", "+", " "]), _digits, st.sampled_from(["", ".", ",", "e"]), _digits).map("".join)
+)
+def test_reads_what_is_plain_and_short_enough(text: str) -> None:
+    integer, _, fraction = text.lstrip("-").partition(".")
+    if not re.fullmatch(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?", text):
+        expected: object = "not-a-number"
+    elif len(integer) > 12 or len(fraction) > 12:
+        expected = "too-many-digits"
+    else:
+        expected = Decimal(text)
+    assert _read(text) == expected
+
+
+def _read(text: str) -> object:
+    try:
+        return money.parse(text)
+    except NotAnAmount as error:
+        return error.code
 
 
 @pytest.mark.parametrize(

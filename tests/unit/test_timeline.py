@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from app import timeline
 from app.timeline import Outcome, Row
+from tests.support.effort import examples
 
 DAYS = [datetime(2026, 1, day, tzinfo=UTC) for day in range(1, 7)]
 QUANTITY = Decimal(5)
@@ -65,7 +66,7 @@ def oracle(rows: list[Row], at: datetime, known: int, quantity: Decimal) -> Row 
     return best
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(150, of_fuzz=10), deadline=None)
 @given(ledgers(), st.integers(0, 9), st.sampled_from([Decimal(1), QUANTITY, Decimal(100)]))
 def test_answers_steps_and_explanations_follow_the_rule(rows: list[Row], known: int, quantity: Decimal) -> None:
     playing = timeline.in_play(rows, known_seq=known, quantity=quantity)
@@ -87,7 +88,7 @@ def test_answers_steps_and_explanations_follow_the_rule(rows: list[Row], known: 
                 assert (row.min_quantity > quantity) == (outcome is Outcome.QUANTITY_TOO_SMALL)
 
 
-@settings(max_examples=500)
+@settings(max_examples=examples(150, of_fuzz=10), deadline=None)
 @given(ledgers(), st.integers(1, 5), st.integers(1, 4))
 def test_the_prior_price_is_the_lowest_of_the_window(rows: list[Row], reduced: int, days: int) -> None:
     playing = timeline.in_play(rows, known_seq=9, quantity=QUANTITY)

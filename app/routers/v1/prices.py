@@ -18,16 +18,14 @@ from app.dependencies import (
     IfNoneMatch,
     ItemAddress,
     Keep,
+    Known,
     KnownAt,
-    KnownLines,
     KnownSeq,
     MayCorrect,
     PriceMaxAge,
     QuantityQuery,
     Reading,
-    ReadingLater,
     Recorder,
-    Seen,
     To,
     Writing,
 )
@@ -229,15 +227,15 @@ async def void_price(
     response_model=LookupAnswer,
     responses=responses(SeqNotReached, UnknownBook, InvalidRequest, *POST_PROBLEMS),
 )
-async def look_up_prices(data: Lookup, reading: ReadingLater, memory: KnownLines, seen: Seen) -> Response:
+async def look_up_prices(data: Lookup, known: Known) -> Response:
     """Up to 1000 items at one instant in one round trip, for a till or a page. A line without a price says why."""
-    fill = memory.begin()
-    body = memory.find(data, seen)
+    fill = known.memory.begin()
+    body = known.memory.find(data, known.seen)
     if body is None:
-        async with reading() as session:
+        async with known.reading() as session:
             answer = await lookups.look_up(session, data)
         body = documents.encode(answer.document)
-        memory.keep(fill, data, answer)
+        known.memory.keep(fill, data, answer)
     return Response(body, media_type="application/json")
 
 
