@@ -203,6 +203,8 @@ FROM import_rows WHERE import_id = :import_id GROUP BY status
 """
 )
 _CLEAR = statement("DELETE FROM import_staging WHERE import_id = :import_id")
+_BRIEFLY = statement("SET LOCAL default_statistics_target = 10")
+"""How many rows there are is to be known, and of which import; not what is in them."""
 _ANALYZE = {table: statement(f"ANALYZE {table}") for table in ("import_staging", "import_rows")}
 _FEW_ROWS = 1000
 """So many can be joined in any way without harm."""
@@ -233,6 +235,7 @@ async def know_rows(
     In a transaction of its own, because another one that does this waits for its end.
     """
     if rows > _FEW_ROWS:
+        await session.execute(_BRIEFLY)
         await session.execute(_ANALYZE[table])
 
 
