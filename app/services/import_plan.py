@@ -15,11 +15,12 @@ comes between.
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from app.database import WriteSession
 from app.schemas.import_run import RowStatus
+from app.services import import_missing
 from app.services.import_faults import BEFORE_PRICES, WITH_PRICES
 from app.services.import_sql import statement
 
@@ -165,37 +166,6 @@ WINDOW running AS (ORDER BY d.number ROWS UNBOUNDED PRECEDING)
 """  # noqa: S608 - it is put together of constants
 )
 
-_INSERT_MISSING = statement(
-    """
-INSERT INTO import_rows (import_id, number, status, sku, gtin, item_id, amount, per, min_quantity, tax_rate,
-    tax_included, valid_from, price_id, price_offset, old_price_id, supersedes)
-WITH standing AS (
-    -- A set operation, because it takes the same short time whatever the planner believes of the tables.
-    SELECT p.item_id FROM price_rows AS p
-    WHERE p.book_id = :book_id AND p.valid_to IS NULL AND p.valid_from <= :planned_at AND p.seq <= :base_seq
-    EXCEPT
-    SELECT r.item_id FROM import_rows AS r WHERE r.import_id = :import_id
-),
-missing AS (
-    SELECT i.sku, i.gtin, p.*, row_number() OVER (ORDER BY i.id, p.min_quantity) AS place
-    FROM standing AS s
-    JOIN items AS i ON i.id = s.item_id AND i.archived_at IS NULL
-    JOIN LATERAL (
-        SELECT DISTINCT ON (p.min_quantity) p.*
-        FROM price_rows AS p
-        WHERE p.item_id = s.item_id AND p.book_id = :book_id AND p.seq <= :base_seq
-            AND p.valid_to IS NULL AND p.valid_from <= :planned_at
-            AND NOT EXISTS (SELECT FROM price_retirements AS r WHERE r.price_id = p.id AND r.seq <= :base_seq)
-        ORDER BY p.min_quantity, p.valid_from DESC, p.seq DESC
-    ) AS p ON p.amount IS NOT NULL
-)
-SELECT :import_id, :rows + m.place, 'missing', m.sku, m.gtin, m.item_id, NULL, m.per, m.min_quantity, m.tax_rate,
-    m.tax_included, :effective_at, CASE WHEN :end_missing THEN uuidv7() END,
-    CASE WHEN :end_missing THEN :last_offset + m.place END, m.id,
-    CASE WHEN :end_missing AND m.valid_from = :planned_at THEN m.id END
-FROM missing AS m
-"""
-)
 _COUNT = statement(
     """
 SELECT status, count(*) AS rows, max(price_offset) AS last_offset
@@ -239,17 +209,22 @@ async def know_rows(
         await session.execute(_ANALYZE[table])
 
 
-async def make(session: WriteSession, terms: Terms) -> dict[str, int]:
-    """Turn the staged rows of an import into its plan, and count the rows of each status."""
+async def make(session: WriteSession, terms: Terms) -> dict[str, int | None]:
+    """Turn the staged rows of an import into its plan, and count the rows of each status.
+
+    What is missing in the file is only counted if it is to end.
+    """
     values = asdict(terms)
     await session.execute(_INSERT, values)
     counted = (await session.execute(_COUNT, values)).all()
     counts = {row.status: row.rows for row in counted}
     rows = sum(counts.values())
     last = max((row.last_offset or 0 for row in counted), default=0)
-    missing: Any = await session.execute(_INSERT_MISSING, values | {"rows": rows, "last_offset": last})
+    missing = None
+    if terms.end_missing:
+        missing = await import_missing.end(session, values | {"rows": rows, "last_offset": last})
     await clear(session, terms.import_id)
-    return {"rows": rows, **{status: counts.get(status, 0) for status in RowStatus}, "missing": missing.rowcount}
+    return {"rows": rows, **{status: counts.get(status, 0) for status in RowStatus}, "missing": missing}
 
 
 async def clear(session: WriteSession, import_id: UUID) -> None:

@@ -6,7 +6,9 @@ from uuid import RFC_4122, UUID
 
 import asyncpg
 import httpx2
+import pytest
 
+from app.services import import_missing
 from tests.api.test_imports import applied, get, rows_of, sent
 
 Client = httpx2.AsyncClient
@@ -79,3 +81,43 @@ async def test_rows_between_others_count_in_whatever_order(client: Client) -> No
     body = "sku,amount,valid_from\r\nA,1,2026-05-01\r\nA,1.20,2026-03-01\r\nA,1,2026-02-01\r\n"
     run = await sent(client, body)
     assert [row["status"] for row in await rows_of(client, run)] == ["change", "change", "unchanged"]
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 1000])
+async def test_what_the_file_does_not_name_is_listed_as_it_stood(
+    client: Client, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(import_missing, "_FEWEST", at_once)
+    listed = "".join(f"S{n:02d},x,{n + 1},{tier}\r\n" for n in range(20) for tier in (1, 10))
+    await applied(client, await sent(client, "sku,name,amount,min_quantity\r\n" + listed, effective_at="2026-01-01"))
+    await client.post("/v1/items", json={"sku": "BARE", "name": "has no price"})
+    assert (await client.delete("/v1/items/sku:S07", headers={"If-Match": "*"})).status_code == 200
+    run = await sent(client, "sku,amount\r\nS03,4\r\nS18,19\r\nX,1\r\n", effective_at="2026-02-01")
+    assert run["counts"] == {"rows": 3, "create": 0, "change": 0, "unchanged": 2, "error": 1, "missing": None}
+    expected = [(f"S{n:02d}", f"{n + 1}.00", tier) for n in range(20) if n not in (3, 7, 18) for tier in ("1", "10")]
+
+    async def found(limit: int, **query: str) -> list[JSON]:
+        rows: list[JSON] = []
+        cursor: JSON = {}
+        while True:
+            page = await get(client, f"/v1/imports/{run['id']}/rows", limit=limit, **query, **cursor)
+            assert len(page["rows"]) <= limit
+            rows += page["rows"]
+            if page["next"] is None:
+                return rows
+            cursor = {"cursor": page["next"]}
+
+    for limit in (1, 3, 34, 1000):
+        rows = await found(limit, status="missing")
+        assert [(row["sku"], row["old"]["amount"], row["old"]["min_quantity"]) for row in rows] == expected
+        assert {(row["line"], row["new"], row["percent"], *row["errors"]) for row in rows} == {(None, None, None)}
+        for order in ("line", "change"):
+            assert (await found(limit, order=order))[3:] == rows
+    assert await found(1000, status="unchanged") == (await found(1000))[:2]
+
+    # As it was when it was compared, but for items that are archived since.
+    await client.post("/v1/items/sku:S00/prices", json={"amount": "77", "valid_from": "2026-01-15"})
+    assert (await client.delete("/v1/items/sku:S01", headers={"If-Match": "*"})).status_code == 200
+    assert await found(7, status="missing") == rows[:2] + rows[4:]
+    await owner.execute("DELETE FROM import_rows WHERE number = 1")
+    assert await found(1000, status="missing") == []
