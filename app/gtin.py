@@ -9,5 +9,5 @@ def is_valid(text: str) -> bool:
     """Whether the text is a GTIN with the right length and check digit."""
     if not _GTIN.fullmatch(text):
         return False
-    weighted = sum(int(digit) * (3 if place % 2 == 0 else 1) for place, digit in enumerate(reversed(text[:-1])))
-    return (weighted + int(text[-1])) % 10 == 0
+    weighted = 3 * sum(map(int, text[-2::-2])) + sum(map(int, text[::-2]))
+    return weighted % 10 == 0

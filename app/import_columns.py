@@ -8,6 +8,7 @@ their order, and the first that is not empty counts. ``target`` alone stands for
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from app import price_list
@@ -47,7 +48,7 @@ class Source:
         parts = _PLACE.split(self.template)
         if len(parts) == 1:
             key = key_of(self.template)
-            return lambda cells: cells[key]
+            return itemgetter(key)
         keys = {name: key_of(name) for name in parts[1::2]}
 
         def fill(cells: Any) -> str | None:
@@ -116,6 +117,14 @@ def match_header(header: Sequence[str], mapping: Mapping[str, list[Source]], lin
     if not readers.keys() & {"sku", "gtin"}:
         raise FileError("missing-column", "names no column sku or gtin; map it if it has another name", line)
     return readers
+
+
+def whole_cells(readers: Mapping[str, Sequence[_Reader]]) -> dict[str, _Reader] | None:
+    """What finds the cell of each field of :func:`match_header`, if each is one cell and nothing is put together."""
+    cells = {target: candidates[0] for target, candidates in readers.items() if len(candidates) == 1}
+    return (
+        cells if len(cells) == len(readers) and all(isinstance(cell, itemgetter) for cell in cells.values()) else None
+    )
 
 
 class _Absent(dict[str, Any]):

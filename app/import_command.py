@@ -130,7 +130,7 @@ class _Import:
             tables.show(console, part)
 
     def _rows(self, status: str, limit: int) -> list[dict[str, Any]]:
-        if not limit or not self._run["counts"][status]:
+        if not limit or self._run["counts"][status] == 0:
             return []
         params = {"status": status, "limit": limit, "order": "change" if status == "change" else "line"}
         answer = self._service.ask("GET", f"{self._address}/rows", expects="rows", params=params)

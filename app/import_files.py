@@ -174,12 +174,14 @@ class CsvRecords:
         if self.delimiter is None:
             return
         lines, done = self._lines, 0
+        may_be_long = self._size > MOST_RECORD_CHARACTERS
         reader = csv.reader(lines, delimiter=self.delimiter, strict=True)
         try:
             for cells in reader:
                 begun, done = done, reader.line_num
                 line = self._line + begun
-                self._check_length(sum(map(len, lines[begun:done])), line)
+                if may_be_long:
+                    self._check_length(sum(map(len, lines[begun:done])), line)
                 if any(cells):  # Spreadsheets leave empty lines behind.
                     yield Record(line, cells)
         except csv.Error as error:

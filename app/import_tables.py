@@ -24,14 +24,15 @@ def report(run: Mapping[str, Any], rows: Mapping[str, Rows], name: str) -> Itera
     titles = {
         "change": "Changes, the greatest first",
         "create": "First prices",
-        "missing": "Not in the file, " + ("no longer for sale" if ends_missing(run) else "left as they are"),
+        "missing": "Not in the file, no longer for sale" if ends_missing(run) else "Not in the file, left as they are",
         "error": "Rows with errors" + (", left out" if run["options"]["on_error"] == "skip" else ""),
     }
     makers = {"change": _changes, "create": _creates, "missing": _missing, "error": _errors}
     for status, title in titles.items():
         shown, count = rows.get(status, ()), run["counts"][status]
         if shown:
-            yield f"{title}: {count}" if len(shown) == count else f"{title}: {len(shown)} of {count}"
+            of_all = "" if count is None else f": {count}" if len(shown) == count else f": {len(shown)} of {count}"
+            yield f"{title}{of_all}"
             yield ""
             yield makers[status](shown)
             yield ""
@@ -110,10 +111,20 @@ def _may_have_commas(run: Mapping[str, Any], rows: Rows) -> bool:
     return run["options"]["decimal"] == "." and any("," in (error["value"] or "") for error in errors)
 
 
-def _totals(counts: Mapping[str, int]) -> Table:
-    table = tables.table("rows", "first prices", "changes", "unchanged", "errors", "not in the file")
-    names = ("rows", "create", "change", "unchanged", "error", "missing")
-    table.add_row(*(str(counts[name]) for name in names), style="bold")
+_TOTALS = {
+    "rows": "rows",
+    "create": "first prices",
+    "change": "changes",
+    "unchanged": "unchanged",
+    "error": "errors",
+    "missing": "not in the file",
+}
+
+
+def _totals(counts: Mapping[str, int | None]) -> Table:
+    counted = [name for name in _TOTALS if counts[name] is not None]
+    table = tables.table(*(_TOTALS[name] for name in counted))
+    table.add_row(*(str(counts[name]) for name in counted), style="bold")
     return table
 
 

@@ -269,7 +269,7 @@ IMPORT: dict[str, Any] = {
     "last_seq": None,
     "file_sha256": "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
     "file_bytes": 5120,
-    "counts": {"rows": 120, "create": 3, "change": 41, "unchanged": 75, "error": 1, "missing": 8},
+    "counts": {"rows": 120, "create": 3, "change": 41, "unchanged": 75, "error": 1, "missing": None},
     "failure": None,
     "created_at": "2026-11-22T09:30:00.123456Z",
     "created_by": "anonymous",

@@ -106,7 +106,7 @@ class Counts(Output):
     change: int
     unchanged: int
     error: int
-    missing: int
+    missing: int | None = Field(description="null with `missing=ignore`: they are only looked for when `rows` is read")
 
 
 class ImportOptions(Output):

@@ -110,16 +110,26 @@ ORDER BY 1 NULLS LAST
 LIMIT :most
 """
 )
+_ITEM = {
+    "id": "r.item_id",
+    "sku": "r.sku",
+    "name": "r.item ->> 'name'",
+    "description": "r.item ->> 'description'",
+    "gtin": "r.item ->> 'gtin'",
+    "unit": "coalesce(r.item ->> 'unit', 'C62')",
+    "tax_category": "coalesce(r.item ->> 'tax_category', 'S')",
+    "attributes": "coalesce(r.item -> 'attributes', '{}')",
+}
+"""What a new item is, and its change says of it."""
+
 _INSERT_ITEMS = statement(
-    """
-INSERT INTO items (id, sku, name, description, gtin, unit, tax_category, attributes, version, created_at, updated_at)
-SELECT r.item_id, r.sku, r.item ->> 'name', r.item ->> 'description', r.item ->> 'gtin',
-    coalesce(r.item ->> 'unit', 'C62'), coalesce(r.item ->> 'tax_category', 'S'),
-    coalesce(r.item -> 'attributes', '{}'), 1, :recorded_at, :recorded_at
+    f"""
+INSERT INTO items ({", ".join(_ITEM)}, version, created_at, updated_at)
+SELECT {", ".join(_ITEM.values())}, 1, :recorded_at, :recorded_at
 FROM import_rows AS r
 WHERE r.import_id = :import_id AND r.item_offset IS NOT NULL
 ORDER BY r.number
-"""
+"""  # noqa: S608 - it is put together of constants
 )
 _INSERT_PRICES = statement(
     """
@@ -141,21 +151,20 @@ FROM import_rows AS r
 WHERE r.import_id = :import_id AND r.supersedes IS NOT NULL
 """
 )
+_DOCUMENT = ", ".join(f"'{name}', {value}" for name, value in _ITEM.items())
 _LOG = statement(
-    """
+    f"""
 INSERT INTO changes (seq, at, actor, type, item_id, book_id, price_id, after)
-SELECT :base_seq + r.item_offset, :recorded_at, :actor, 'item.created', i.id, NULL, NULL, jsonb_build_object(
-    'id', i.id, 'sku', i.sku, 'name', i.name, 'description', i.description, 'gtin', i.gtin, 'unit', i.unit,
-    'tax_category', i.tax_category, 'attributes', i.attributes, 'archived_at', NULL, 'version', i.version,
-    'created_at', :recorded_json, 'updated_at', :recorded_json)
-FROM import_rows AS r JOIN items AS i ON i.id = r.item_id
-WHERE r.import_id = :import_id AND r.item_offset IS NOT NULL
-UNION ALL
-SELECT :base_seq + r.price_offset, :recorded_at, :actor, 'price.recorded', r.item_id, :book_id, r.price_id, NULL
+SELECT :base_seq + change.place, :recorded_at, :actor, change.type, r.item_id, change.book_id, change.price_id,
+    CASE WHEN change.price_id IS NULL THEN jsonb_build_object({_DOCUMENT}, 'archived_at', NULL, 'version', 1,
+        'created_at', :recorded_json, 'updated_at', :recorded_json) END
 FROM import_rows AS r
-WHERE r.import_id = :import_id AND r.price_offset IS NOT NULL
-ORDER BY 1
-"""
+-- The plan has the numbers in the order of its rows, an item before its price, so nothing is to be sorted.
+CROSS JOIN LATERAL (VALUES (r.item_offset, 'item.created', NULL::bigint, NULL::uuid),
+    (r.price_offset, 'price.recorded', :book_id, r.price_id)) AS change (place, type, book_id, price_id)
+WHERE r.import_id = :import_id AND change.place IS NOT NULL
+ORDER BY r.number
+"""  # noqa: S608 - it is put together of constants
 )
 
 

@@ -15,125 +15,33 @@ comes between.
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 from app.database import WriteSession
 from app.schemas.import_run import RowStatus
+from app.services import import_missing
+from app.services.import_faults import BEFORE_PRICES, WITH_PRICES
 from app.services.import_sql import statement
 
 
-def _error(condition: str, *, column: str, value: str, code: str, message: str) -> str:
-    """One error of a row as SQL: an element of an array, null unless the condition holds.
+def _id(kind: str, number: str) -> str:
+    """An id as SQL: a UUID of version 7 that counts up from a random one, because each random one is asked of the
+    system (RFC 9562, section 6.2, method 2)."""
+    return f"(ids.{kind} || lpad(to_hex(ids.start + {number}), 12, '0'))::uuid"
 
-    :param column: an expression of text, as are ``value`` and ``message``.
-    """
-    return (
-        f"CASE WHEN {condition} THEN jsonb_build_object('column', {column}, 'value', {value}, "
-        f"'code', '{code}', 'message', {message}) END"
-    )
-
-
-_KEY = "CASE WHEN sku IS NULL THEN 'gtin' ELSE 'sku' END"
-_INSTANT = '\'YYYY-MM-DD"T"HH24:MI:SS.US"Z"\''
-
-
-_BEFORE_PRICES = ",\n".join(
-    (
-        _error(
-            "subject_id IS NULL AND NOT :create",
-            column=_KEY,
-            value="coalesce(sku, gtin)",
-            code="unknown-item",
-            message="'names no item, and new ones are not to be created'",
-        ),
-        _error(
-            "subject_id IS NULL AND :create AND (new_item ->> 'name') IS NULL",
-            column="'name'",
-            value="NULL",
-            code="missing",
-            message="'is required, because the item is new'",
-        ),
-        _error(
-            "archived_at IS NOT NULL",
-            column=_KEY,
-            value="coalesce(sku, gtin)",
-            code="item-archived",
-            message="'is archived and takes no new prices'",
-        ),
-        _error(
-            "sku IS NOT NULL AND holder_id IS DISTINCT FROM subject_id AND holder_id IS NOT NULL",
-            column="'gtin'",
-            value="gtin",
-            code="gtin-of-another-item",
-            message="'belongs to another item' || coalesce(', with the sku ' || holder_sku, '')",
-        ),
-        _error(
-            "subject_id IS NULL AND gtin IS NOT NULL AND gtin_first <> gtin_last",
-            column="'gtin'",
-            value="gtin",
-            code="duplicate-gtin",
-            message="'is given to more than one new item of this file'",
-        ),
-        _error(
-            "subject_id IS NULL AND two_gtins",
-            column="'gtin'",
-            value="gtin",
-            code="conflicting-gtin",
-            message="'differs from that of another row for the same new item'",
-        ),
-        _error(
-            "twins > 1",
-            column=_KEY,
-            value="coalesce(sku, gtin)",
-            code="duplicate-row",
-            message="'is there ' || twins || ' times for the same quantity and interval, first in line ' || first_line",
-        ),
-        _error(
-            "ends <= starts",
-            column="'valid_to'",
-            value=f"to_char(ends AT TIME ZONE 'UTC', {_INSTANT})",
-            code="empty-interval",
-            message="'must be later than the beginning'",
-        ),
-    )
-)
-_WITH_PRICES = ",\n".join(
-    (
-        _error(
-            "tax IS NOT NULL AND NOT tax_stated AND (amount, per) IS DISTINCT FROM (old_amount, old_per)",
-            column="'tax'",
-            value="NULL",
-            code="tax-missing",
-            message="'is required, or tax_rate: the price before states its tax as an amount'",
-        ),
-        _error(
-            "tax_included AND tax > amount",
-            column="'tax'",
-            value="trim_scale(tax)::text",
-            code="tax-exceeds-amount",
-            message="'must not exceed the amount that includes it'",
-        ),
-        _error(
-            "abs(percent) > :max_change_percent",
-            column="'amount'",
-            value="trim_scale(amount)::text",
-            code="change-too-large",
-            message=(
-                "'changes the price by ' || trim_scale(percent) || ' %, from ' || trim_scale(old_amount) || "
-                "CASE WHEN old_per <> 1 THEN ' per ' || trim_scale(old_per) ELSE '' END || "
-                "': more than max_change_percent allows'"
-            ),
-        ),
-    )
-)
 
 _INSERT = statement(
     f"""
 INSERT INTO import_rows (import_id, number, line, status, sku, gtin, item_id, item, item_offset, amount, per,
     min_quantity, tax_rate, tax, tax_included, valid_from, valid_to, reason, price_id, price_offset, old_price_id,
     supersedes, percent, errors, cells)
-WITH matched AS (
+WITH ids AS MATERIALIZED (
+    SELECT left(uuidv7()::text, 24) AS items, left(uuidv7()::text, 24) AS prices,
+        -- Half of what 12 digits can count, so that it does not overflow.
+        ('x' || right(uuidv7()::text, 12))::bit(48)::bigint >> 1 AS start
+),
+matched AS (
     SELECT s.*, coalesce(s.min_quantity, 1) AS units, coalesce(s.valid_from, :planned_at) AS starts, s.valid_to AS ends,
         CASE WHEN s.sku IS NULL THEN by_gtin.id ELSE by_sku.id END AS subject_id,
         CASE WHEN s.sku IS NULL THEN by_gtin.archived_at ELSE by_sku.archived_at END AS archived_at,
@@ -143,39 +51,64 @@ WITH matched AS (
     LEFT JOIN items AS by_gtin ON by_gtin.gtin = s.gtin
     WHERE s.import_id = :import_id
 ),
-named AS (
-    -- Of no language, because rows are sorted by it.
+named AS MATERIALIZED (
+    -- Of no language, because rows are compared by it.
     SELECT *, coalesce(subject_id::text, 'sku ' || sku, 'gtin ' || gtin) COLLATE "C" AS subject FROM matched
 ),
+-- Most subjects have one row, about which there is nothing to be found in others. So what rows of the same subject mean
+-- for each other is only asked of those that have more.
+crowds AS MATERIALIZED (
+    SELECT subject FROM named GROUP BY subject HAVING count(*) > 1
+),
+crowded AS MATERIALIZED (
+    SELECT * FROM named WHERE subject IN (SELECT subject FROM crowds)
+),
+twins AS (
+    SELECT subject, units, starts, ends, count(*) AS twins, min(line) AS first_line
+    FROM crowded WHERE errors IS NULL GROUP BY subject, units, starts, ends HAVING count(*) > 1
+),
+newcomers AS (
+    SELECT DISTINCT ON (subject) subject, item, min(gtin) OVER of_subject AS gtin,
+        min(gtin) OVER of_subject <> max(gtin) OVER of_subject AS two_gtins
+    FROM crowded WHERE subject_id IS NULL AND errors IS NULL
+    WINDOW of_subject AS (PARTITION BY subject)
+    ORDER BY subject, (item ->> 'name') IS NULL, number
+),
+contested AS (
+    SELECT gtin FROM named WHERE gtin IS NOT NULL AND subject_id IS NULL AND errors IS NULL
+    GROUP BY gtin HAVING min(subject) <> max(subject)
+),
 compared AS (
-    SELECT *,
-        count(*) OVER same AS twins, min(line) OVER same AS first_line,
-        min(subject) OVER claim AS gtin_first, max(subject) OVER claim AS gtin_last,
-        first_value(item) OVER (PARTITION BY subject ORDER BY (item ->> 'name') IS NULL, number) AS new_item,
-        min(gtin) OVER newcomer AS new_gtin, min(gtin) OVER newcomer <> max(gtin) OVER newcomer AS two_gtins
-    FROM named
-    WINDOW same AS (PARTITION BY subject, units, starts, ends, errors IS NULL),
-        claim AS (PARTITION BY gtin, subject_id IS NULL AND errors IS NULL),
-        newcomer AS (PARTITION BY subject, errors IS NULL)
+    SELECT c.*, t.twins, t.first_line, contested.gtin IS NOT NULL AS is_contested,
+        CASE WHEN n.subject IS NULL THEN c.item ELSE n.item END AS new_item,
+        CASE WHEN n.subject IS NULL THEN c.gtin ELSE n.gtin END AS new_gtin, n.two_gtins
+    FROM named AS c
+    LEFT JOIN twins AS t ON t.subject = c.subject AND t.units = c.units AND t.starts = c.starts
+        AND coalesce(t.ends, 'infinity') = coalesce(c.ends, 'infinity')
+    LEFT JOIN newcomers AS n ON n.subject = c.subject
+    LEFT JOIN contested ON contested.gtin = c.gtin
 ),
 checked AS MATERIALIZED (
     SELECT number, line, sku, gtin, new_gtin, subject, subject_id, new_item, amount, per, units, tax_rate, tax,
         tax_stated, tax_included, valid_from, starts, ends, reason, cells,
-        coalesce(errors, to_jsonb(nullif(array_remove(ARRAY[{_BEFORE_PRICES}], NULL), '{{}}'))) AS errors
+        coalesce(errors, {BEFORE_PRICES}) AS errors
     FROM compared
+),
+steps AS (
+    SELECT number, lag(starts) OVER (PARTITION BY subject, units ORDER BY starts) AS before
+    FROM checked WHERE ends IS NULL AND errors IS NULL AND subject IN (SELECT subject FROM crowds)
 ),
 stood AS (
     SELECT c.number, c.line, c.sku, c.gtin, c.new_gtin, c.subject, c.subject_id, c.new_item, c.amount, c.units,
-        c.tax_stated, c.valid_from, c.starts, c.ends, c.reason, c.cells, c.errors,
+        c.tax_stated, c.valid_from, c.ends, c.reason, c.cells, c.errors, steps.before,
         old.id AS old_id, old.amount AS old_amount, old.per AS old_per, old.tax_rate AS old_tax_rate,
         old.tax AS old_tax, old.tax_included AS old_tax_included, old.valid_from AS old_starts, old.same,
         coalesce(c.per, old.per, 1) AS per,
         CASE WHEN c.tax_stated THEN c.tax_rate ELSE old.tax_rate END AS tax_rate,
         CASE WHEN c.tax_stated THEN c.tax WHEN c.amount IS NOT NULL THEN old.tax END AS tax,
-        coalesce(c.tax_included, old.tax_included, :tax_included) AS tax_included,
-        lag(c.starts) OVER (PARTITION BY c.subject, c.units, c.ends IS NULL, c.errors IS NULL ORDER BY c.starts)
-            AS before
+        coalesce(c.tax_included, old.tax_included, :tax_included) AS tax_included
     FROM checked AS c
+    LEFT JOIN steps ON steps.number = c.number
     LEFT JOIN LATERAL (
         SELECT p.*, p.valid_from = c.starts AND p.valid_to IS NOT DISTINCT FROM c.ends AS same
         FROM price_rows AS p
@@ -193,9 +126,9 @@ priced AS (
             AS percent
     FROM stood
 ),
-judged AS (
+judged AS MATERIALIZED (
     SELECT *,
-        coalesce(errors, to_jsonb(nullif(array_remove(ARRAY[{_WITH_PRICES}], NULL), '{{}}'))) AS faults,
+        coalesce(errors, {WITH_PRICES}) AS faults,
         CASE WHEN old_id IS NULL THEN 'create'
              WHEN (amount, per, tax_rate, tax, tax_included) IS NOT DISTINCT FROM
                   (old_amount, old_per, old_tax_rate, old_tax, old_tax_included)
@@ -203,65 +136,36 @@ judged AS (
              ELSE 'change' END AS outcome
     FROM priced
 ),
-decided AS (
-    SELECT *, CASE WHEN faults IS NULL THEN outcome ELSE 'error' END AS status,
-        faults IS NULL AND outcome <> 'unchanged' AS records,
-        faults IS NULL AND subject_id IS NULL
-            AND row_number() OVER (PARTITION BY subject, faults IS NULL ORDER BY number) = 1 AS creates
-    FROM judged
+created AS (
+    SELECT subject, min(number) AS number FROM judged WHERE subject_id IS NULL AND faults IS NULL GROUP BY subject
 ),
-created AS MATERIALIZED (
-    SELECT subject, uuidv7() AS id FROM (SELECT subject FROM decided WHERE creates ORDER BY number) AS ordered
+decided AS (
+    SELECT d.*, n.number AS creator,
+        CASE WHEN d.faults IS NULL THEN d.outcome ELSE 'error' END AS status,
+        d.faults IS NULL AND d.outcome <> 'unchanged' AS records,
+        n.number IS NOT DISTINCT FROM d.number AS creates
+    FROM judged AS d
+    LEFT JOIN created AS n ON d.subject_id IS NULL AND n.subject = d.subject AND d.faults IS NULL
 )
-SELECT :import_id, d.number, d.line, d.status, d.sku, d.gtin, coalesce(d.subject_id, n.id),
-    CASE WHEN d.creates THEN d.new_item || jsonb_build_object('gtin', d.new_gtin) END,
+SELECT :import_id, d.number, d.line, d.status, d.sku, d.gtin, coalesce(d.subject_id, {_id("items", "d.creator")}),
+    CASE WHEN NOT d.creates THEN NULL
+         WHEN d.new_gtin IS NULL THEN d.new_item
+         ELSE d.new_item || jsonb_build_object('gtin', d.new_gtin) END,
     CASE WHEN d.creates THEN sum(d.creates::int + d.records::int) OVER running - 1 END,
     CASE WHEN d.faults IS NULL THEN d.amount END, CASE WHEN d.faults IS NULL THEN d.per END,
     CASE WHEN d.faults IS NULL THEN d.units END, CASE WHEN d.faults IS NULL THEN d.tax_rate END,
     CASE WHEN d.faults IS NULL THEN d.tax END, CASE WHEN d.faults IS NULL THEN d.tax_included END,
     CASE WHEN d.faults IS NULL THEN coalesce(d.valid_from, :effective_at) END,
     CASE WHEN d.faults IS NULL THEN d.ends END, CASE WHEN d.faults IS NULL THEN d.reason END,
-    CASE WHEN d.records THEN uuidv7() END,
+    CASE WHEN d.records THEN {_id("prices", "d.number")} END,
     CASE WHEN d.records THEN sum(d.creates::int + d.records::int) OVER running END,
     d.old_id, CASE WHEN d.records AND d.same THEN d.old_id END, d.percent, d.faults,
     CASE WHEN d.faults IS NOT NULL THEN d.cells END
-FROM decided AS d
-LEFT JOIN created AS n ON d.subject_id IS NULL AND n.subject = d.subject AND d.faults IS NULL
-WINDOW running AS (ORDER BY d.number)
+FROM decided AS d CROSS JOIN ids
+WINDOW running AS (ORDER BY d.number ROWS UNBOUNDED PRECEDING)
 """  # noqa: S608 - it is put together of constants
 )
 
-_INSERT_MISSING = statement(
-    """
-INSERT INTO import_rows (import_id, number, status, sku, gtin, item_id, amount, per, min_quantity, tax_rate,
-    tax_included, valid_from, price_id, price_offset, old_price_id, supersedes)
-WITH standing AS (
-    -- A set operation, because it takes the same short time whatever the planner believes of the tables.
-    SELECT p.item_id FROM price_rows AS p
-    WHERE p.book_id = :book_id AND p.valid_to IS NULL AND p.valid_from <= :planned_at AND p.seq <= :base_seq
-    EXCEPT
-    SELECT r.item_id FROM import_rows AS r WHERE r.import_id = :import_id
-),
-missing AS (
-    SELECT i.sku, i.gtin, p.*, row_number() OVER (ORDER BY i.id, p.min_quantity) AS place
-    FROM standing AS s
-    JOIN items AS i ON i.id = s.item_id AND i.archived_at IS NULL
-    JOIN LATERAL (
-        SELECT DISTINCT ON (p.min_quantity) p.*
-        FROM price_rows AS p
-        WHERE p.item_id = s.item_id AND p.book_id = :book_id AND p.seq <= :base_seq
-            AND p.valid_to IS NULL AND p.valid_from <= :planned_at
-            AND NOT EXISTS (SELECT FROM price_retirements AS r WHERE r.price_id = p.id AND r.seq <= :base_seq)
-        ORDER BY p.min_quantity, p.valid_from DESC, p.seq DESC
-    ) AS p ON p.amount IS NOT NULL
-)
-SELECT :import_id, :rows + m.place, 'missing', m.sku, m.gtin, m.item_id, NULL, m.per, m.min_quantity, m.tax_rate,
-    m.tax_included, :effective_at, CASE WHEN :end_missing THEN uuidv7() END,
-    CASE WHEN :end_missing THEN :last_offset + m.place END, m.id,
-    CASE WHEN :end_missing AND m.valid_from = :planned_at THEN m.id END
-FROM missing AS m
-"""
-)
 _COUNT = statement(
     """
 SELECT status, count(*) AS rows, max(price_offset) AS last_offset
@@ -269,6 +173,8 @@ FROM import_rows WHERE import_id = :import_id GROUP BY status
 """
 )
 _CLEAR = statement("DELETE FROM import_staging WHERE import_id = :import_id")
+_BRIEFLY = statement("SET LOCAL default_statistics_target = 10")
+"""How many rows there are is to be known, and of which import; not what is in them."""
 _ANALYZE = {table: statement(f"ANALYZE {table}") for table in ("import_staging", "import_rows")}
 _FEW_ROWS = 1000
 """So many can be joined in any way without harm."""
@@ -299,20 +205,26 @@ async def know_rows(
     In a transaction of its own, because another one that does this waits for its end.
     """
     if rows > _FEW_ROWS:
+        await session.execute(_BRIEFLY)
         await session.execute(_ANALYZE[table])
 
 
-async def make(session: WriteSession, terms: Terms) -> dict[str, int]:
-    """Turn the staged rows of an import into its plan, and count the rows of each status."""
+async def make(session: WriteSession, terms: Terms) -> dict[str, int | None]:
+    """Turn the staged rows of an import into its plan, and count the rows of each status.
+
+    What is missing in the file is only counted if it is to end.
+    """
     values = asdict(terms)
     await session.execute(_INSERT, values)
     counted = (await session.execute(_COUNT, values)).all()
     counts = {row.status: row.rows for row in counted}
     rows = sum(counts.values())
     last = max((row.last_offset or 0 for row in counted), default=0)
-    missing: Any = await session.execute(_INSERT_MISSING, values | {"rows": rows, "last_offset": last})
+    missing = None
+    if terms.end_missing:
+        missing = await import_missing.end(session, values | {"rows": rows, "last_offset": last})
     await clear(session, terms.import_id)
-    return {"rows": rows, **{status: counts.get(status, 0) for status in RowStatus}, "missing": missing.rowcount}
+    return {"rows": rows, **{status: counts.get(status, 0) for status in RowStatus}, "missing": missing}
 
 
 async def clear(session: WriteSession, import_id: UUID) -> None:

@@ -1,7 +1,7 @@
 """What the rows of an import do: page by page for machines, and as the file to correct for people."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, Literal
@@ -16,7 +16,8 @@ from app.import_files import DELIMITERS
 from app.models import PlannedRow, PriceRow
 from app.pagination import Cursors
 from app.schemas.import_run import ImportRowReport, ImportRows, RowError, RowStatus, Terms
-from app.services import imports
+from app.services import import_missing, imports
+from app.services.import_missing import BEFORE_ALL, Place
 
 _TERMS = ("amount", "per", "min_quantity", "tax_rate", "tax", "tax_included", "valid_from", "valid_to")
 _SIZE = func.coalesce(func.abs(PlannedRow.percent), -1)
@@ -44,12 +45,38 @@ async def page(
     record = await imports.find(session, import_id)
     digits = money.minor_units(record["currency"])
     filters = {"import": str(import_id), "status": status, "order": order}
-    statement = _SELECT.where(PlannedRow.import_id == import_id).limit(limit + 1)
+    after = {} if cursor is None else cursors.decode(cursor, filters)
+    entries: list[tuple[dict[str, Any], ImportRowReport]] = []
+    if "item" not in after:
+        for row in await _planned(session, import_id, status, order, limit + 1, after):
+            place = {"number": row["number"], "size": str(row["size"])}
+            entries.append((place, _report(row, digits, record["applied_at"])))
+    if len(entries) <= limit and status in (None, RowStatus.MISSING) and _leaves_missing(record):
+        begin = BEFORE_ALL if "item" not in after else Place(UUID(after["item"]), Decimal(after["quantity"]))
+        for row in await import_missing.left(session, record, after=begin, most=limit + 1 - len(entries)):
+            place = {"item": str(row["item_id"]), "quantity": str(row["min_quantity"])}
+            entries.append((place, _left(row, digits)))
+    following = None
+    if len(entries) > limit:
+        entries = entries[:limit]
+        following = cursors.encode(entries[-1][0], filters)
+    return ImportRows(rows=[report for _, report in entries], next=following)
+
+
+async def _planned(
+    session: ReadSession,
+    import_id: UUID,
+    status: RowStatus | None,
+    order: Literal["line", "change"],
+    most: int,
+    after: Mapping[str, Any],
+) -> Sequence[RowMapping]:
+    """Rows of the plan with the prices that stand before them."""
+    statement = _SELECT.where(PlannedRow.import_id == import_id).limit(most)
     statement = statement.order_by(*([_SIZE.desc()] if order == "change" else []), PlannedRow.number)
     if status is not None:
         statement = statement.where(PlannedRow.status == status)
-    if cursor is not None:
-        after = cursors.decode(cursor, filters)
+    if after:
         later = PlannedRow.number > after["number"]
         if order == "change":
             size = Decimal(after["size"])
@@ -62,12 +89,25 @@ async def page(
         .outerjoin(PriceRow, PriceRow.id == found.c.old_price_id)
         .order_by(*([found.c.size.desc()] if order == "change" else []), found.c.number)
     )
-    rows = (await session.execute(shown)).mappings().all()
-    following = None
-    if len(rows) > limit:
-        rows = rows[:limit]
-        following = cursors.encode({"number": rows[-1]["number"], "size": str(rows[-1]["size"])}, filters)
-    return ImportRows(rows=[_report(row, digits, record["applied_at"]) for row in rows], next=following)
+    return (await session.execute(shown)).mappings().all()
+
+
+def _leaves_missing(record: RowMapping) -> bool:
+    """Whether the import leaves what its file does not name, so that its plan does not have it."""
+    return record["counts"] is not None and record["counts"]["missing"] is None
+
+
+def _left(row: RowMapping, digits: int) -> ImportRowReport:
+    return ImportRowReport(
+        line=None,
+        sku=row["sku"],
+        gtin=row["gtin"],
+        status=RowStatus.MISSING,
+        old=_terms(row, "", digits),
+        new=None,
+        percent=None,
+        errors=[],
+    )
 
 
 def _report(row: RowMapping, digits: int, applied_at: datetime | None) -> ImportRowReport:

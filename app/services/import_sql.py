@@ -8,6 +8,8 @@ from sqlalchemy import BigInteger, Boolean, DateTime, Numeric, Text, TextClause,
 _TYPES: dict[str, Any] = {
     "import_id": Uuid(),
     "book_id": BigInteger(),
+    "item_id": Uuid(),
+    "min_quantity": Numeric(),
     "tax_included": Boolean(),
     "base_seq": BigInteger(),
     "effective_at": DateTime(timezone=True),

@@ -11,13 +11,11 @@ import asyncpg
 from app.database import Database
 from app.import_files import Text
 from app.models import STAGING
-from app.services.import_reading import COLUMNS, Format, Lines, Staged
+from app.services.import_copy import COLUMNS
+from app.services.import_reading import Format, Lines, Staged
 
 _BATCH_BYTES = 1_048_576
 """How much is collected before it is sent to the database: bounds the memory of an import."""
-
-_AT_ONCE = 100
-"""Rows read without a pause: some milliseconds, in which the process does nothing else."""
 
 
 async def stage(database: Database, import_id: UUID, body: AsyncIterator[bytes], how: Format) -> Staged:
@@ -36,11 +34,10 @@ async def stage(database: Database, import_id: UUID, body: AsyncIterator[bytes],
         staged.digest.update(chunk)
         staged.bytes += len(chunk)
         for part in text.feed(chunk):
-            for line in lines.feed(part):
-                batch.append(line)
-                size += len(line)
-                if len(batch) % _AT_ONCE == 0:
-                    await asyncio.sleep(0)
+            for some in lines.feed(part):
+                batch.append(some)
+                size += len(some)
+                await asyncio.sleep(0)
         if size > _BATCH_BYTES:
             await _copy(database, batch)
             batch, size = [], 0

@@ -265,7 +265,7 @@ async def _plan(
         await import_plan.know_rows(session, staged.rows, "import_rows")
     IMPORTS.labels(ImportResult.PREVIEWED).inc()
     for status in RowStatus:
-        IMPORT_ROWS.labels(status).inc(counts[status])
+        IMPORT_ROWS.labels(status).inc(counts[status] or 0)
     return outcome
 
 

@@ -86,7 +86,7 @@ async def test_a_list_is_previewed_then_applied_then_over(client: Client, owner:
     assert answer.headers["location"] == f"/v1/imports/{run['id']}"
     assert "pricebook-seq" not in answer.headers
     assert run["effective_at"] == "2026-01-01T00:00:00Z"
-    assert run["counts"] == {"rows": 3, "create": 3, "change": 0, "unchanged": 0, "error": 0, "missing": 0}
+    assert run["counts"] == {"rows": 3, "create": 3, "change": 0, "unchanged": 0, "error": 0, "missing": None}
     assert (run["file_bytes"], run["file_sha256"]) == (len(LIST), hashlib.sha256(LIST).hexdigest())
     assert await get(client, answer.headers["location"]) == run
     assert (await client.get("/v1/items/sku:A")).status_code == 404

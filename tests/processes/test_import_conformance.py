@@ -27,7 +27,7 @@ CLIENT = httpx2.Client(timeout=60)
 SINCE_EVER = "2020-01-01"
 DAY = timedelta(days=1)
 NO_PRICE = "no-price"
-NO_ROWS = dict.fromkeys(("rows", "create", "change", "unchanged", "error", "missing"), 0)
+NO_ROWS = dict.fromkeys(("rows", "create", "change", "unchanged", "error"), 0) | {"missing": None}
 ITEM = "AW-{product_id}"
 """The history names products by their id alone, so that is what they are called here."""
 
