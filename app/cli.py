@@ -33,10 +33,6 @@ def serve() -> None:
     # structlog would take the one for tracebacks in colour, which our log has not, FastAPI the other to see whether a
     # model is of pydantic's first version. Both together take a tenth of a second and eight megabytes.
     with absent("rich", "pydantic.v1"):
-        from app.unbuilt import import_unbuilt
-
-        # Models of all that an OpenAPI document can hold are for whoever asks for ours.
-        import_unbuilt("fastapi.openapi.models")
         from app import server
         from app.settings import load_settings
 
