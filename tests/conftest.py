@@ -142,7 +142,9 @@ def make_settings(url: URL, **changes: Any) -> Settings:
         "auth_required": False,
         "database_pool_size": 20,
         "migration_wait_seconds": 10,
-        "ledger_watch_seconds": 3600,  # One look at the start; tests count statements.
+        # One look at the start, and nothing in between: tests count statements.
+        "ledger_watch_seconds": 3600,
+        "housekeeping_seconds": 3600,
         **changes,
     }
     return Settings(_env_file=None, **values)
