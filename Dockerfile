@@ -39,10 +39,13 @@ RUN --mount=type=cache,target=/root/.cache/uv \
         && uv pip sync --require-hashes --default-index "${INDEX_URL}" /requirements.txt; \
     fi
 # A third of what the wheels bring is for others: symbols for debuggers of C, sources for compilers and type checkers, and
-# the libraries' own tests. No command shows source code in the languages that Pygments knows, so their bytecode goes, too.
+# the libraries' own tests. No command shows source code in the languages that Pygments knows, so their bytecode goes, too,
+# but for those that Alembic's templates import.
 RUN find "${VIRTUAL_ENV}" -name '*.so' -exec strip --strip-unneeded {} + \
     && find "${VIRTUAL_ENV}" -regex '.*\.\(c\|h\|hpp\|pxd\|pyi\|pyx\)' -delete \
-    && find "${VIRTUAL_ENV}" -path '*/pygments/lexers/__pycache__/[!_]*' -delete \
+    && find "${VIRTUAL_ENV}" -path '*/pygments/lexers/__pycache__/[!_]*' \
+        | grep -vxF "$("${VIRTUAL_ENV}/bin/python" -c 'import alembic.command, sys; print(*(module.__cached__ for module in list(sys.modules.values()) if getattr(module, "__cached__", None)), sep="\n")')" \
+        | xargs rm \
     && find "${VIRTUAL_ENV}"/lib/*/site-packages -type d \( -name tests -o -name testing \) -prune -exec rm -r {} +
 
 FROM dependencies AS build
