@@ -53,12 +53,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Images:
 
 @pytest.fixture(scope="session")
 def report(pytestconfig: pytest.Config) -> Report:
-    """The table of proofs, to which each test adds its row. ``PROOFS_PAGE`` names the page that it goes into.
-
-    ``PROOFS`` names the files that are run, if not all of them are.
-    """
+    """The table of proofs, to which each test adds its row. ``PROOFS_PAGE`` names the page that it goes into."""
     page = os.environ.get("PROOFS_PAGE")
-    result = Report(Path(page) if page else None, part=bool(os.environ.get("PROOFS")))
+    part = pytestconfig.args != ["tests/cluster"] or bool(pytestconfig.option.keyword)
+    result = Report(Path(page) if page else None, part=part)
     pytestconfig.stash[_REPORT] = result
     return result
 
