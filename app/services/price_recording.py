@@ -8,32 +8,21 @@ given again are stored by one more.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, Row, Select, Text, Uuid, bindparam, column, func, insert, literal, select, true
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy import Row
 from sqlalchemy.exc import DBAPIError, IntegrityError
-from sqlalchemy.orm import aliased
 
 from app.database import WriteSession
 from app.database_errors import sqlstate, violated_constraint
 from app.errors import FieldError, InvalidRequest, ItemArchived, ProblemError, UnknownBook, UnknownItem
-from app.models import Book, Change, ChangeType, Item, ItemKey, PriceRetirement, PriceRow
+from app.models import ChangeType, ItemKey
 from app.schemas.base import Document
 from app.schemas.price import PriceCreate
-from app.services import books, ledger, prices, stored_answers
+from app.services import books, ledger, price_statements, prices, stored_answers
 from app.services.prices import BookTerms
 from app.services.stored_answers import Named
-
-_STATED = (
-    *("item_id", "book_id", "amount", "per", "min_quantity", "tax_rate", "tax", "tax_included"),
-    *("valid_from", "valid_to", "supersedes", "reason", "recorded_by"),
-)
-"""What of a row the request and its target decide. A null ``valid_from`` stands for the instant of recording."""
-
-_WRITTEN = ("id", "seq", "recorded_at", "recorded_by", "item_id", "book_id", "valid_from", "supersedes")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -178,62 +167,9 @@ async def _targets(
         "books": [recording.data.book for recording in recordings],
         "supersedes": [recording.data.supersedes for recording in recordings],
     }
-    statement = _target(by_sku=recordings[0].key.sku is not None, wait=wait)
+    statement = price_statements.target(by_sku=recordings[0].key.sku is not None, wait=wait)
     found = {row.place: row for row in await session.columns(statement, parameters)}
     return [found.get(place) for place in range(1, len(recordings) + 1)]
-
-
-@cache
-def _target(*, by_sku: bool, wait: bool) -> Select[Any]:
-    asked = (
-        func.unnest(
-            bindparam("items", type_=ARRAY(Text() if by_sku else Uuid())),
-            bindparam("books", type_=ARRAY(Text())),
-            bindparam("supersedes", type_=ARRAY(Uuid())),
-        )
-        .table_valued(
-            column("item", Text() if by_sku else Uuid()),
-            column("book", Text()),
-            column("supersedes", Uuid()),
-            with_ordinality="place",
-            name="asked",
-        )
-        .render_derived()
-    )
-    # The lock that the row's foreign key takes anyway, taken early: the book's currency stays until the commit.
-    book = (
-        select(Book.id, Book.currency, Book.time_zone, Book.tax_included)
-        .where(Book.key == asked.c.book)
-        .with_for_update(read=True, key_share=True, skip_locked=not wait)
-        .lateral("book")
-    )
-    superseded = aliased(PriceRow, name="superseded")
-    return (
-        select(
-            asked.c.place,
-            Item.id.label("item_id"),
-            Item.archived_at,
-            book.c.id.label("book_id"),
-            book.c.currency,
-            book.c.time_zone,
-            book.c.tax_included,
-            superseded.id.label("superseded_id"),
-            superseded.valid_from.label("superseded_began"),
-            PriceRetirement.seq.label("retired_seq"),
-            # The number is taken later, and with it a later instant.
-            func.clock_timestamp().label("now"),
-        )
-        .select_from(asked)
-        .join(Item, (Item.sku if by_sku else Item.id) == asked.c.item)
-        .outerjoin(book, true())
-        .outerjoin(
-            superseded,
-            (superseded.id == asked.c.supersedes) & (superseded.item_id == Item.id) & (superseded.book_id == book.c.id),
-        )
-        .outerjoin(PriceRetirement, PriceRetirement.price_id == superseded.id)
-        # Archiving the item waits for this transaction, and the other way round.
-        .with_for_update(read=True, of=Item, skip_locked=not wait)
-    )
 
 
 def _check(recording: Recording, target: Row[Any] | None) -> _Checked:
@@ -274,8 +210,8 @@ async def _write(session: WriteSession, all_checked: Sequence[_Checked]) -> list
     """
     if not all_checked:
         return []
-    values = {name: [checked.stated[name] for checked in all_checked] for name in _STATED}
-    written = (await session.columns(_statement(), {**values, "count": len(all_checked)})).all()
+    values = {name: [checked.stated[name] for checked in all_checked] for name in price_statements.STATED}
+    written = (await session.columns(price_statements.record(), {**values, "count": len(all_checked)})).all()
     session.last_seq = written[-1].seq
     documents = []
     for checked, row in zip(all_checked, written, strict=True):
@@ -285,53 +221,3 @@ async def _write(session: WriteSession, all_checked: Sequence[_Checked]) -> list
         columns = {**checked.stated, **row._asdict(), "import_id": None}
         documents.append(prices.document(columns, book=checked.book.key, currency=checked.book.currency, void=False))
     return documents
-
-
-@cache
-def _statement() -> Select[Any]:
-    """Takes as many numbers as there are rows, writes the rows, retires what they supersede, and logs the changes.
-
-    Its parameters are arrays by the names of the columns, and ``count``, their length. It answers ``seq``,
-    ``recorded_at``, ``id`` and ``valid_from`` of each row, in order.
-    """
-    stamp = ledger.ADVANCE.cte("stamp")
-    table = PriceRow.__table__
-    stated = (
-        func.unnest(*(bindparam(name, type_=ARRAY(table.c[name].type)) for name in _STATED))
-        .table_valued(*(column(name, table.c[name].type) for name in _STATED), with_ordinality="place", name="stated")
-        .render_derived()
-    )
-    values = {
-        **{name: stated.c[name] for name in _STATED},
-        "valid_from": func.coalesce(stated.c.valid_from, stamp.c.recorded_at),
-        "seq": stamp.c.seq - bindparam("count", type_=BigInteger) + stated.c.place,
-        "recorded_at": stamp.c.recorded_at,
-    }
-    row = (
-        insert(PriceRow)
-        .from_select(
-            list(values),
-            select(*(value.label(name) for name, value in values.items())).select_from(stamp.join(stated, true())),
-        )
-        .returning(*(table.c[name] for name in _WRITTEN))
-        .cte("recorded")
-    )
-    retired = (
-        insert(PriceRetirement)
-        .from_select(
-            ["price_id", "successor_id", "seq"],
-            select(row.c.supersedes, row.c.id, row.c.seq).where(row.c.supersedes.is_not(None)),
-        )
-        .cte("retired")
-    )
-    logged = {
-        "seq": row.c.seq,
-        "at": row.c.recorded_at,
-        "actor": row.c.recorded_by,
-        "type": literal(ChangeType.PRICE_RECORDED.value, Text()),
-        "item_id": row.c.item_id,
-        "book_id": row.c.book_id,
-        "price_id": row.c.id,
-    }
-    change = insert(Change).from_select(list(logged), select(*logged.values())).cte("logged")
-    return select(row.c.seq, row.c.recorded_at, row.c.id, row.c.valid_from).order_by(row.c.seq).add_cte(retired, change)

@@ -10,22 +10,20 @@ from sqlalchemy import (
     BigInteger,
     Interval,
     LargeBinary,
-    TableValuedAlias,
     Text,
     bindparam,
     case,
-    column,
     delete,
     func,
     select,
 )
-from sqlalchemy.dialects.postgresql import ARRAY, JSONB, insert
-from sqlalchemy.types import TypeEngine
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from app.database import ReadSession, WriteSession
 from app.errors import FieldError, IdempotencyKeyReused, RequestInProgress
 from app.models import StoredAnswer
 from app.schemas.base import Document
+from app.services.parameter_rows import parameter_rows
 
 _FORGET_AT_ONCE = 1_000
 
@@ -209,21 +207,10 @@ async def forget(session: WriteSession, *, hours: float) -> bool:
     return bool(deleted.rowcount == _FORGET_AT_ONCE)
 
 
-def _rows(**columns: tuple[str, TypeEngine[Any]]) -> TableValuedAlias:
-    """Rows of parameters that are arrays: for each column the name of its array and its type."""
-    return (
-        func.unnest(*(bindparam(name, type_=ARRAY(kind)) for name, kind in columns.values()))
-        .table_valued(
-            *(column(name, kind) for name, (_, kind) in columns.items()), with_ordinality="place", name="rows"
-        )
-        .render_derived()
-    )
-
-
-_LOCKS = _rows(lock=("locks", BigInteger()))
+_LOCKS = parameter_rows(lock=("locks", BigInteger()))
 _LOCK = select(func.pg_try_advisory_xact_lock(_LOCKS.c.lock)).order_by(_LOCKS.c.place)
 _TOO_OLD = StoredAnswer.created_at <= func.now() - bindparam("age", type_=Interval)
-_ASKED = _rows(owner=("owners", Text()), key=("keys", Text()), fingerprint=("fingerprints", LargeBinary()))
+_ASKED = parameter_rows(owner=("owners", Text()), key=("keys", Text()), fingerprint=("fingerprints", LargeBinary()))
 # A body may be large, and that of another request's answer is of no use.
 _OWN_BODY = case((StoredAnswer.fingerprint == _ASKED.c.fingerprint, StoredAnswer.body))
 _FIND = (
@@ -237,7 +224,7 @@ _FIND = (
     .join(StoredAnswer, (StoredAnswer.owner == _ASKED.c.owner) & (StoredAnswer.key == _ASKED.c.key))
     .where(~_TOO_OLD)
 )
-_ANSWERED = _rows(
+_ANSWERED = parameter_rows(
     owner=("owners", Text()),
     key=("keys", Text()),
     fingerprint=("fingerprints", LargeBinary()),
